@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Conclusions: what the controller makes of evidence. Each says what it rests on.
+
+Words: ``dependent`` needs ``depends_on``; ``host`` is an inventory name; ``app`` is an application's name;
+``*_share`` lies in [0, 1].
+"""
+
+from dataclasses import dataclass
+from typing import Optional, Tuple
+
+from whoneeds.model.evidence import DIRECTIONS, ENDS, PROTOCOLS
+from whoneeds.model.schema import documented
+
+SIDES = ("orig", "resp")
+RULES = ("socket", "listener", "none")
+KINDS = ("static", "transient", "unclassified")
+METHODS = ("macroscope",)
+REASONS = ("all_static", "well_known_port", "shared", "not_shared")
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """Who stands behind one end of a flow, and how that is known."""
+
+    flow_id: str = documented("The flow.", max_length=1300)
+    side: str = documented("Which end of it.", choices=SIDES)
+    host: Optional[str] = documented("Traced host of that end; absent if the end is not traced.")
+    process_id: Optional[str] = documented("The process; absent unless exactly one candidate is left.", max_length=400)
+    app: Optional[str] = documented("The application; absent unless all candidates agree on it.", max_length=64)
+    rule: str = documented(
+        "socket: owner of the very socket; listener: owner of the listening socket it reached; none: not known.",
+        choices=RULES,
+    )
+    candidates: int = documented("Processes that could have been meant.")
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A flow with the programs at both ends: the row that people ask for."""
+
+    protocol: str = documented("Transport protocol.", choices=PROTOCOLS)
+    orig_addr: str = documented("Address of the end that began the conversation.", max_length=45)
+    orig_port: int = documented("Port of the end that began the conversation.")
+    resp_addr: str = documented("Address of the end that was called.", max_length=45)
+    resp_port: int = documented("Port of the end that was called.")
+    orig_host: Optional[str] = documented("Traced host of the originator.")
+    orig_app: Optional[str] = documented("Application of the originator.", max_length=64)
+    orig_pid: Optional[int] = documented("Process number of the originator.")
+    resp_host: Optional[str] = documented("Traced host of the responder.")
+    resp_app: Optional[str] = documented("Application of the responder.", max_length=64)
+    resp_pid: Optional[int] = documented("Process number of the responder.")
+    first_ns: int = documented("First seen.", unit="ns")
+    last_ns: int = documented("Last seen.", unit="ns")
+    orig_bytes: Optional[int] = documented("Bytes from originator to responder.", unit="bytes")
+    resp_bytes: Optional[int] = documented("Bytes from responder to originator.", unit="bytes")
+    end: Optional[str] = documented("How it ended; absent if only samples are known.", choices=ENDS)
+    rule: str = documented("How each end is known: originator's rule, slash, responder's rule.", max_length=32)
+    direction: str = documented("How it is known which end began.", choices=DIRECTIONS)
+    samples: int = documented("Samples in which it was seen.")
+    flow_id: str = documented("The flow.", max_length=1300)
+
+
+@dataclass(frozen=True)
+class ApplicationInstance:
+    """One run of an application on one address of one host (Macroscope, section 2.1)."""
+
+    app: str = documented("The application.", max_length=64)
+    host: str = documented("Host on which it ran.")
+    pid: int = documented("Process number.")
+    address: str = documented("The host's address that it used.", max_length=45)
+    user: str = documented("Who ran it: host and user number.", max_length=300)
+    process_id: str = documented(
+        "One process behind the instance (of several with a reused pid: the last).", max_length=400
+    )
+    first_ns: int = documented("First seen with a connection of its own.", unit="ns")
+    last_ns: int = documented("Last seen with a connection of its own.", unit="ns")
+
+
+@dataclass(frozen=True)
+class ServiceUse:
+    """All use that one instance made of one service instance."""
+
+    app: str = documented("The application.", max_length=64)
+    host: str = documented("Host on which the instance ran.")
+    pid: int = documented("Process number of the instance.")
+    address: str = documented("Address of the instance.", max_length=45)
+    user: str = documented("Who ran it: host and user number.", max_length=300)
+    protocol: str = documented("Protocol of the service.", choices=PROTOCOLS)
+    port: int = documented("Port of the service.")
+    resp_addr: str = documented("Address of the service instance.", max_length=45)
+    resp_host: Optional[str] = documented("Traced host of the service instance.")
+    resp_app: Optional[str] = documented("Application that answers there, where known and unambiguous.", max_length=64)
+    flows: int = documented("Flows seen.")
+    samples: int = documented("Samples of them, summed.")
+    duration_s: float = documented("Observed duration of the flows, summed.", unit="s")
+    period_s: float = documented("Longest sampling period among the observers.", unit="s")
+    orig_bytes: Optional[int] = documented("Bytes from the instance to the service.", unit="bytes")
+    resp_bytes: Optional[int] = documented("Bytes from the service to the instance.", unit="bytes")
+    first_ns: int = documented("First use seen.", unit="ns")
+    last_ns: int = documented("Last use seen.", unit="ns")
+
+
+@dataclass(frozen=True)
+class Dependency:
+    """Somebody needs something: the product of the whole line.
+
+    Levels (Macroscope, section 2.1): 1 app -> (protocol, port); 2 app -> (address, protocol, port);
+    3 (app, pid, address) -> (protocol, port); 4 (app, pid, address) -> (address, protocol, port).
+    """
+
+    level: int = documented("Level of detail, 1 to 4.")
+    app: str = documented("The application that needs.", max_length=64)
+    host: Optional[str] = documented("Host of the instance that needs (levels 3 and 4).")
+    pid: Optional[int] = documented("Process number of the instance that needs (levels 3 and 4).")
+    address: Optional[str] = documented("Address of the instance that needs (levels 3 and 4).", max_length=45)
+    protocol: str = documented("Protocol of the service that is needed.", choices=PROTOCOLS)
+    port: int = documented("Port of the service that is needed.")
+    resp_addr: Optional[str] = documented("Address of the service instance (levels 2 and 4).", max_length=45)
+    resp_host: Optional[str] = documented("Traced host of the service instance (levels 2 and 4).")
+    resp_app: Optional[str] = documented("Application that answers there, where known and unambiguous.", max_length=64)
+    kind: str = documented("Whether the need is built in (static) or of the moment (transient).", choices=KINDS)
+    method: str = documented("Method that decided the kind.", choices=METHODS)
+    reason: str = documented("The part of the method that decided.", choices=REASONS)
+    support: int = documented("Instances of the application that used it.")
+    population: int = documented("Instances of the application that were seen.")
+    users: int = documented("Users whose instances used it.")
+    usage_share: float = documented("support / population, before any adjustment for sampling.", unit="share")
+    adjusted_share: float = documented("The same after adjustment for what sampling misses.", unit="share")
+    flows: int = documented("Flows seen.")
+    orig_bytes: Optional[int] = documented("Bytes from the dependent.", unit="bytes")
+    resp_bytes: Optional[int] = documented("Bytes to the dependent.", unit="bytes")
+    first_ns: int = documented("First use seen.", unit="ns")
+    last_ns: int = documented("Last use seen.", unit="ns")
+
+
+@dataclass(frozen=True)
+class Need:
+    """One entry of a host's facts: something on this host needs a service somewhere."""
+
+    app: str = documented("The application on this host.", max_length=64)
+    kind: str = documented("static or transient.", choices=KINDS)
+    protocol: str = documented("Protocol of the service.", choices=PROTOCOLS)
+    port: int = documented("Port of the service.")
+    address: str = documented("Address of the service.", max_length=45)
+    host: Optional[str] = documented("Inventory host that owns the address; absent if it is not traced.")
+    provider: Optional[str] = documented("Application that answers there.", max_length=64)
+    usage_share: float = documented(
+        "Share of the application's instances, fleet-wide, that use the service.", unit="share"
+    )
+    support: int = documented("Instances on this host that used it.")
+    flows: int = documented("Flows seen.")
+    orig_bytes: Optional[int] = documented("Bytes sent to the service.", unit="bytes")
+    resp_bytes: Optional[int] = documented("Bytes received from the service.", unit="bytes")
+    first_ns: int = documented("First use seen.", unit="ns")
+    last_ns: int = documented("Last use seen.", unit="ns")
+
+
+@dataclass(frozen=True)
+class Provision:
+    """One entry of a host's facts: a service that something on this host offers."""
+
+    app: Optional[str] = documented(
+        "The application that listens; absent if it is not known or ambiguous.", max_length=64
+    )
+    protocol: str = documented("Protocol of the service.", choices=PROTOCOLS)
+    port: int = documented("Port of the service.")
+    loopback_only: bool = documented("Whether it can be reached from this host only.")
+    needed_by_hosts: Tuple[str, ...] = documented("Traced hosts with a static need for it.")
+    needed_by_apps: Tuple[str, ...] = documented("Applications with a static need for it.", max_length=64)
+
+
+@dataclass(frozen=True)
+class HostCoverage:
+    """How well a host was looked at: without it, 'not seen' could be read as 'not there'."""
+
+    segments: int = documented("Segments taken in.")
+    samples: int = documented("Samples of the socket tables.")
+    period_s: Optional[float] = documented("Longest sampling period.", unit="s")
+    privileged: Optional[bool] = documented("Whether the tracer could always look into other users' processes.")
+    first_ns: Optional[int] = documented("Begin of the observation.", unit="ns")
+    last_ns: Optional[int] = documented("End of the observation.", unit="ns")
+    gaps: Tuple[str, ...] = documented("What could not be seen, in words, each once.", max_length=255)

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Evidence: what a host observed, as it observed it. Nothing here is a conclusion.
+
+Conventions: instants ``*_ns`` are UTC nanoseconds as the observer's clock said; ``None`` is not known and ``0``
+is a measured zero; addresses are canonical text with IPv4-mapped IPv6 already unmapped; ``local`` and
+``remote`` describe sockets, ``orig`` and ``resp`` the roles in a flow.
+"""
+
+from dataclasses import dataclass
+from typing import Optional, Tuple
+
+from whoneeds.model.schema import documented
+
+#: Schema number of segments written by this version. Readers refuse others by name.
+SEGMENT_SCHEMA = 1
+
+PROTOCOLS = ("tcp", "udp")
+STATES = (
+    "established", "syn_sent", "syn_recv", "fin_wait1", "fin_wait2", "time_wait", "close",
+    "close_wait", "last_ack", "listen", "closing", "new_syn_recv", "bound",
+)  # fmt: skip
+SOURCES = ("table", "tuple_only", "psutil")
+LOCATIONS = ("inside", "vpn", "outside")
+GAP_REASONS = (
+    "permission", "vanished", "unsupported", "late", "dropped", "truncated", "ambiguous", "failed",
+)  # fmt: skip
+DIRECTIONS = ("handshake", "listener", "event", "port", "unknown")
+ENDS = ("fin", "rst", "rejected", "unanswered", "idle", "active")
+
+
+@dataclass(frozen=True)
+class SegmentHeader:
+    """What a segment says about itself: who observed, when, how, and from where."""
+
+    segment_id: str = documented("Identity of the segment: host/boot/sequence.", max_length=400)
+    host: str = documented("Host that observed; replaced by the inventory name when it is taken in.")
+    boot_id: str = documented("The kernel's random identifier of this boot.", max_length=36)
+    sequence: int = documented("Time since boot when the segment was opened; orders segments of one boot.", unit="ns")
+    schema: int = documented("Schema number of the segment.")
+    tracer_version: str = documented("Version of the tracer that wrote it.", max_length=64)
+    opened_ns: int = documented("When the segment was opened, by the host's clock.", unit="ns")
+    opened_mono_ns: int = documented("The same instant as time since boot, suspended time included.", unit="ns")
+    closed_ns: int = documented("When the segment was closed, by the host's clock.", unit="ns")
+    closed_mono_ns: int = documented("The same instant as time since boot, suspended time included.", unit="ns")
+    period_s: float = documented("Time between two samples of the socket tables, as set.", unit="s")
+    samples: int = documented("Samples of the socket tables that this segment covers.")
+    sources: Tuple[str, ...] = documented("Where its socket records come from.", choices=SOURCES)
+    privileged: bool = documented("Whether the tracer could look into processes of other users.")
+    addresses: Tuple[str, ...] = documented(
+        "The host's own addresses in its main network namespace, loopback left out."
+    )
+    location: Optional[str] = documented(
+        "Where the host was, by the rules set on its addresses; absent where no rules are set.", choices=LOCATIONS
+    )
+    dropped_segments: int = documented("Older segments that the byte budget pushed out before they were collected.")
+
+
+@dataclass(frozen=True)
+class ProcessRecord:
+    """A process that owned at least one socket, or whose attributes were asked for."""
+
+    process_id: str = documented("Identity: host/boot/pid/start ticks.", max_length=400)
+    host: str = documented("Host that observed.")
+    pid: int = documented("Process number, in the tracer's own pid namespace.")
+    start_ticks: int = documented("When the process began, since boot.", unit="clock ticks")
+    ppid: Optional[int] = documented("Parent's process number; absent if it could not be read.")
+    name: str = documented(
+        "Name of the program: the executable's, or the script's where an interpreter runs one.", max_length=64
+    )
+    exe: Optional[str] = documented("Path of the executable; absent without the right to read it.", max_length=4096)
+    uid: Optional[int] = documented("Effective user number.")
+    user: Optional[str] = documented("That user's name on the host; absent where the host knows none.", max_length=64)
+    unit: Optional[str] = documented("systemd unit that the process belongs to, from its control group.")
+    container: Optional[str] = documented("Container identity from the control group; absent outside containers.")
+    first_ns: int = documented("When it was first seen.", unit="ns")
+    last_ns: int = documented("When it was last seen.", unit="ns")
+
+
+@dataclass(frozen=True)
+class SocketRecord:
+    """One socket and one owner of it; a socket that several processes hold has one row for each."""
+
+    socket_id: str = documented(
+        "Identity of the socket; equal in every row and segment that speaks of it.", max_length=600
+    )
+    host: str = documented("Host that observed.")
+    netns: str = documented("Network namespace, as its inode number.", max_length=32)
+    protocol: str = documented("Transport protocol.", choices=PROTOCOLS)
+    local_addr: str = documented("Local address.", max_length=45)
+    local_port: int = documented("Local port.")
+    remote_addr: Optional[str] = documented("Remote address; absent for a socket without a peer.", max_length=45)
+    remote_port: Optional[int] = documented("Remote port; absent for a socket without a peer.")
+    state: str = documented("State when last seen; 'bound' is a UDP socket without a peer.", choices=STATES)
+    inode: int = documented("Socket inode; 0 where the kernel keeps none any more (time_wait).")
+    uid: Optional[int] = documented("User number that the kernel gives for the socket.")
+    process_id: Optional[str] = documented("The owner of this row; absent if no owner is known.", max_length=400)
+    owners: Optional[int] = documented("How many processes hold the socket; absent if that could not be read.")
+    sent_bytes: Optional[int] = documented(
+        "Bytes sent by the local side and acknowledged (tcp_info); absent where the kernel does not count.",
+        unit="bytes",
+    )
+    received_bytes: Optional[int] = documented(
+        "Bytes received by the local side (tcp_info); absent where the kernel does not count.", unit="bytes"
+    )
+    first_ns: int = documented("When the socket was first seen.", unit="ns")
+    last_ns: int = documented("When the socket was last seen.", unit="ns")
+    samples: int = documented("Samples of this segment in which the socket was seen.")
+    source: str = documented("Where the row comes from; 'tuple_only' rows can have no owner.", choices=SOURCES)
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Something that was not seen. A gap is data: silence would be read as absence."""
+
+    host: str = documented("Host that observed.")
+    source: str = documented("What could not be read: a source, or the interface within it.", max_length=64)
+    reason: str = documented("Why.", choices=GAP_REASONS)
+    detail: str = documented("In words, for people.", max_length=255)
+    first_ns: int = documented("Begin of the time that is affected.", unit="ns")
+    last_ns: int = documented("End of the time that is affected.", unit="ns")
+    lost: Optional[int] = documented("How many things were lost; absent if that cannot be known.")
+
+
+@dataclass(frozen=True)
+class FlowRecord:
+    """One conversation between two ends, however many observers saw it."""
+
+    flow_id: str = documented("Identity: the observing sockets' identities, joined.", max_length=1300)
+    protocol: str = documented("Transport protocol.", choices=PROTOCOLS)
+    orig_addr: str = documented("Address of the end that began the conversation.", max_length=45)
+    orig_port: int = documented("Port of the end that began the conversation.")
+    resp_addr: str = documented("Address of the end that was called.", max_length=45)
+    resp_port: int = documented("Port of the end that was called.")
+    direction: str = documented("How it is known which end began.", choices=DIRECTIONS)
+    orig_host: Optional[str] = documented("Traced host on which the originator's socket was seen.")
+    resp_host: Optional[str] = documented(
+        "Traced host on which the responder's socket was seen, or that owns the address."
+    )
+    orig_socket_id: Optional[str] = documented("The originator's socket, where it was seen.", max_length=600)
+    resp_socket_id: Optional[str] = documented("The responder's socket, where it was seen.", max_length=600)
+    first_ns: int = documented("First seen by any observer.", unit="ns")
+    last_ns: int = documented("Last seen by any observer.", unit="ns")
+    duration_s: float = documented(
+        "Time from first to last sample: a lower bound of the true duration, short by up to two periods.", unit="s"
+    )
+    samples: int = documented("Samples in which it was seen, by the observer that saw it most often.")
+    period_s: float = documented("Sampling period of that observer.", unit="s")
+    orig_bytes: Optional[int] = documented(
+        "Bytes from originator to responder; absent if no observer counted.", unit="bytes"
+    )
+    resp_bytes: Optional[int] = documented(
+        "Bytes from responder to originator; absent if no observer counted.", unit="bytes"
+    )
+    end: Optional[str] = documented("How it ended; absent if only samples are known.", choices=ENDS)
+    location: Optional[str] = documented("Where the observing host was, by its own rules.", choices=LOCATIONS)

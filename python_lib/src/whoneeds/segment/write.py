@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Write a segment so that it is either wholly there or not there at all."""
+
+import hashlib
+import json
+import os
+import zlib
+from typing import Any, Dict, Iterable, Iterator, Mapping, Type
+
+from whoneeds.model.evidence import SegmentHeader
+from whoneeds.model.schema import columns, table_name, to_row
+from whoneeds.segment.layout import FIRST_LINE, SUFFIX, TABLES
+
+
+def segment_file_name(header: SegmentHeader) -> str:
+    """File name of a segment: sorts by the time it was opened, and is unique on its host."""
+    return f"{header.opened_ns:020d}-{header.boot_id[:8]}-{header.sequence:x}{SUFFIX}"
+
+
+def encode_segment(header: SegmentHeader, tables: Mapping[Type[Any], Iterable[Any]]) -> Iterator[bytes]:
+    """The bytes of a segment, in pieces.
+
+    Parameters
+    ----------
+    header : SegmentHeader
+    tables : mapping of record class to records
+        Classes outside `whoneeds.segment.layout.TABLES` are refused.
+
+    Yields
+    ------
+    bytes
+        Pieces that make the file when joined.
+    """
+    for record in tables:
+        if record not in TABLES:
+            raise TypeError(f"a segment holds no {record.__name__}")
+    digest = hashlib.sha256(FIRST_LINE)
+    yield FIRST_LINE
+    deflate = zlib.compressobj(6)
+    for line in _lines(header, tables):
+        piece = deflate.compress(line)
+        if piece:
+            digest.update(piece)
+            yield piece
+    piece = deflate.flush()
+    digest.update(piece)
+    yield piece
+    yield digest.digest()
+
+
+def _lines(header: SegmentHeader, tables: Mapping[Type[Any], Iterable[Any]]) -> Iterator[bytes]:
+    head = dict(zip((column.name for column in columns(SegmentHeader)), to_row(header)))
+    names = {table_name(record): [column.name for column in columns(record)] for record in tables}
+    yield _json_line({"header": head, "columns": names})
+    counts: Dict[str, int] = {}
+    for record, rows in tables.items():
+        table, counts[table_name(record)] = table_name(record), 0
+        for row in rows:
+            counts[table] += 1
+            yield _json_line((table, *to_row(row)))
+    yield _json_line({"rows": counts})
+
+
+def _json_line(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode("ascii") + b"\n"
+
+
+def write_segment(directory: str, header: SegmentHeader, tables: Mapping[Type[Any], Iterable[Any]]) -> str:
+    """Write a segment into a directory and return its path; when this returns, it survives a power cut.
+
+    The file is made under a temporary name that no other process can have prepared (exclusive, links not
+    followed), flushed to disk, renamed, and the directory flushed.
+
+    Raises
+    ------
+    OSError
+        If the disk refuses. Nothing is left behind then, and nothing that was there is lost.
+    """
+    name = segment_file_name(header)
+    directory_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        temporary = f".{name}.{os.getpid()}.tmp"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(temporary, flags, 0o600, dir_fd=directory_fd)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                for piece in encode_segment(header, tables):
+                    file.write(piece)
+                file.flush()
+                os.fdatasync(file.fileno())
+            os.rename(temporary, name, src_dir_fd=directory_fd, dst_dir_fd=directory_fd)
+        except BaseException:
+            os.unlink(temporary, dir_fd=directory_fd)
+            raise
+        os.fsync(directory_fd)
+    finally:
+        os.close(directory_fd)
+    return os.path.join(directory, name)
