@@ -1,25 +1,85 @@
-# whoneeds: the one door for people who use or build it. `make` alone prints this list.
+# whoneeds: the one door for people who use it and people who build it. `make` alone prints this list.
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-PYTHON ?= python3.11
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
-BIN := $(VENV)/bin
+BIN := $(CURDIR)/$(VENV)/bin
+ZIPAPP := roles/tracer/files/whoneeds.pyz
+LOCAL := $(CURDIR)/.whoneeds/local
+
+# How long `make discover` traces this machine, and how long the lab works before it is judged.
+TRACE_S ?= 60
+LOAD_S ?= 300
+# Arguments for any test run: make test-lib ARGS="-k flows"
+ARGS ?=
+
+# The collection is used from this checkout: Ansible finds it through a link with the path it expects.
+COLLECTIONS := $(CURDIR)/.cache/collections
+export ANSIBLE_COLLECTIONS_PATH := $(COLLECTIONS)
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+export PYTHONDONTWRITEBYTECODE := 1
+PYTEST := $(BIN)/python -m pytest -c python_lib/pyproject.toml --rootdir . -p no:cacheprovider
 
 .PHONY: help
 help: ## print this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-$(VENV)/.complete: python_lib/pyproject.toml
+# ---------------------------------------------------------------- set-up
+
+$(VENV)/.run: python_lib/pyproject.toml
+	@echo "setting up $(VENV) (only the first time)"
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, found " + sys.version.split()[0] + "; set PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet --editable python_lib
-	cd python_lib && ../$(BIN)/python -m pip install --quiet --group dev
-	touch $@
+	cd python_lib && $(BIN)/python -m pip install --quiet --group run
+	@touch $@
 
-.PHONY: venv
-venv: $(VENV)/.complete ## make the virtual environment with everything in it
+$(VENV)/.dev: $(VENV)/.run
+	cd python_lib && $(BIN)/python -m pip install --quiet --group dev
+	@touch $@
 
-.PHONY: vocabulary
-vocabulary: venv ## write docs/vocabulary.md from the records
+$(COLLECTIONS)/ansible_collections/whoneeds/discovery:
+	@mkdir -p $(@D)
+	@ln -sfn $(CURDIR) $@
+
+.PHONY: install venv zipapp vocabulary
+install: $(VENV)/.run $(COLLECTIONS)/ansible_collections/whoneeds/discovery zipapp ## make the virtual environment with what the product needs
+venv: install $(VENV)/.dev ## the same, with what building and testing it needs
+
+zipapp: $(VENV)/.run ## build the one file that goes to traced hosts
+	@$(BIN)/python python_lib/build_zipapp.py --out $(ZIPAPP)
+
+vocabulary: $(VENV)/.run ## write docs/vocabulary.md from the records
 	$(BIN)/python -m whoneeds.model.vocabulary > docs/vocabulary.md
+
+# ---------------------------------------------------------------- using it
+
+.PHONY: discover
+discover: install ## trace this machine for TRACE_S seconds and publish what needs what into inventories/local
+	$(BIN)/ansible-playbook whoneeds.discovery.discover -i inventories/local \
+	  -e whoneeds_dir=$(LOCAL) -e whoneeds_trace_s=$(TRACE_S) $(if $(filter 0,$(shell id -u)),,-e whoneeds_become=false)
+	@$(BIN)/whoneeds deps --store $(LOCAL)/store
+	@echo
+	@echo "facts:      .whoneeds/local/facts.json"
+	@echo "inventory:  ansible-inventory -i inventories/local --graph     (whoneeds_* groups and the variable 'whoneeds')"
+	@echo "overlay:    .whoneeds/local/overlay                            (the same as plain inventory files)"
+
+.PHONY: lab
+lab: venv ## as root: start a fleet of real hosts, discover it over ssh for LOAD_S seconds, and score the answer
+	$(BIN)/python -m tests.lab run -- $(BIN)/python -m tests.lab.exercise --load $(LOAD_S) --out build/lab
+
+# ---------------------------------------------------------------- checking it
+
+.PHONY: format static test-lib test-gates test-matrix test-roles test-lab check test test-long
+format: venv ## let ruff format the code
+	cd python_lib && $(BIN)/ruff format src ../tests && $(BIN)/ruff check --fix src ../tests
+
+static: venv ## formatting, lint, types, import contracts
+	cd python_lib && $(BIN)/ruff format --check --quiet src ../tests && $(BIN)/ruff check --quiet src ../tests
+	cd python_lib && $(BIN)/mypy && $(BIN)/lint-imports --no-logo
+
+test-lib: venv ## the library's tests: real sockets, processes and files on this machine
+	$(PYTEST) tests/lib $(ARGS)
