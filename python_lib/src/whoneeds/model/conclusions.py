@@ -156,6 +156,22 @@ class Need:
 
 
 @dataclass(frozen=True)
+class Dependent:
+    """One entry of a host's facts: somebody needs a service that this host offers."""
+
+    host: str = documented("Traced host on which the dependent runs; it may be this host itself.")
+    app: str = documented("The application that needs.", max_length=64)
+    kind: str = documented("static or transient.", choices=KINDS)
+    protocol: str = documented("Protocol of the service.", choices=PROTOCOLS)
+    port: int = documented("Port of the service.")
+    provider: Optional[str] = documented("Application that answers here.", max_length=64)
+    support: int = documented("Instances on that host that used it.")
+    flows: int = documented("Flows seen.")
+    first_ns: int = documented("First use seen.", unit="ns")
+    last_ns: int = documented("Last use seen.", unit="ns")
+
+
+@dataclass(frozen=True)
 class Provision:
     """One entry of a host's facts: a service that something on this host offers."""
 

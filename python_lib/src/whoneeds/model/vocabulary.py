@@ -25,6 +25,7 @@ CONCLUSIONS: Tuple[Type[Any], ...] = (
     conclusions.ServiceUse,
     conclusions.Dependency,
     conclusions.Need,
+    conclusions.Dependent,
     conclusions.Provision,
     conclusions.HostCoverage,
 )
