@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The one tree under all hosts: a small Debian with systemd and the services, built once and kept in the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from .failure import LabError
+
+SUITE = "bookworm"
+PACKAGES = (
+    "systemd-sysv", "dbus", "openssh-server", "python3", "python3-psycopg2", "iproute2", "procps", "haproxy",
+    "nginx-light", "postgresql", "redis-server", "dnsmasq-base",
+)  # fmt: skip
+# Raised when the recipe below changes what comes out of it.
+RECIPE = 1
+
+# The tree while it is built, with the packages beside what they unpack to.
+NEEDED_BYTES = 1200 << 20
+
+CONTROLLER_TOOLS = {"debootstrap": "debootstrap", "ip": "iproute2", "ssh": "openssh-client", "nsenter": "util-linux"}
+
+# Caches, texts and rights that no host of the lab reads.
+_STRIP = (
+    "var/cache/apt/*.bin", "var/cache/apt/archives/*.deb", "var/lib/apt/lists/*_*", "usr/share/doc/*",
+    "usr/share/man/*", "usr/share/locale/*", "usr/share/info/*", "var/log/*.log", "etc/ssh/ssh_host_*",
+    "etc/machine-id",
+)  # fmt: skip
+# What the packages enabled at installation; each host enables its own.
+_UNWANTED_LINKS = ("etc/systemd/system/*.wants/*", "etc/systemd/system/*.service")
+
+Progress = Callable[[str], None]
+
+
+def tree_name() -> str:
+    """The tree's folder name: it changes with the list of packages and with the recipe."""
+    recipe = json.dumps([SUITE, sorted(PACKAGES), RECIPE, _STRIP, _UNWANTED_LINKS])
+    return f"root-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}"
+
+
+def require_tools(progress: Progress) -> None:
+    """Install the controller's own tools where they are missing; LabError when that cannot be done."""
+    missing = {package for command, package in CONTROLLER_TOOLS.items() if shutil.which(command) is None}
+    if not missing:
+        return
+    if shutil.which("apt-get") is None:
+        raise LabError(
+            f"the lab needs the commands of {', '.join(sorted(missing))}, and there is no apt-get; install them"
+        )
+    progress(f"installing {', '.join(sorted(missing))}")
+    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    for command in (
+        ["apt-get", "update"],
+        ["apt-get", "install", "--yes", "--no-install-recommends", *sorted(missing)],
+    ):
+        done = subprocess.run(command, env=quiet, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise LabError(f"`{' '.join(command)}` failed: {done.stderr.strip()[-500:]}; install the packages by hand")
+
+
+def debian_mirror() -> str | None:
+    """The mirror that apt is configured to take this suite from; None leaves the choice to debootstrap."""
+    if shutil.which("apt-get") is None:
+        return None
+    listed = subprocess.run(
+        ["apt-get", "indextargets", "--format", "$(RELEASE) $(COMPONENT) $(SITE)", "Created-By: Packages"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    for line in listed.stdout.splitlines():
+        release, component, site = line.split(" ", 2)
+        if (release, component) == (SUITE, "main"):
+            return site
+    return None
+
+
+def _proxy_environment() -> dict[str, str]:
+    """Apt's own proxies, for debootstrap, which does not read apt's configuration."""
+    variables = dict(os.environ)
+    if shutil.which("apt-config"):
+        for scheme in ("http", "https"):
+            asked = f"Acquire::{scheme}::Proxy"
+            done = subprocess.run(["apt-config", "--format", "%v", "dump", asked], capture_output=True, text=True)
+            if proxy := done.stdout.strip():
+                variables[f"{scheme}_proxy"] = proxy
+    return variables
+
+
+def build_tree(cache: Path, progress: Progress, limit_s: float = 900.0) -> Path:
+    """Return the tree, built first where the cache does not hold it.
+
+    Parameters
+    ----------
+    cache : Path
+        The cache folder; the tree appears in it by one rename, whole or not at all.
+    progress : callable
+        Told what happens.
+    limit_s : float
+        Time limit of the build, seconds.
+
+    Returns
+    -------
+    Path
+        The folder of the tree, not to be written to.
+
+    Raises
+    ------
+    LabError
+        When debootstrap fails, with its last lines.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    tree = cache / tree_name()
+    if tree.is_dir():
+        return tree
+    for left_over in cache.glob("building-*"):
+        shutil.rmtree(left_over, ignore_errors=True)
+    free_bytes = shutil.disk_usage(cache).free
+    if free_bytes < NEEDED_BYTES:
+        raise LabError(f"{cache} has {free_bytes >> 20} MiB free, expected {NEEDED_BYTES >> 20} MiB or more; make room")
+    progress("building the hosts' tree with debootstrap (once, about 90 s)")
+    building = Path(tempfile.mkdtemp(prefix="building-", dir=cache))
+    building.chmod(0o755)
+    try:
+        mirror = debian_mirror()
+        command = [
+            # Namespaces of its own: whatever the build mounts or starts ends with it, also when it is killed.
+            "setpriv", "--pdeathsig", "KILL",
+            "unshare", "--mount", "--pid", "--fork", "--kill-child=SIGKILL", "--mount-proc",
+            "debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, str(building),
+            *([mirror] if mirror else []),
+        ]  # fmt: skip
+        try:
+            done = subprocess.run(
+                command, env=_proxy_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                stdin=subprocess.DEVNULL, timeout=limit_s,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired as late:
+            raise LabError(
+                f"debootstrap was not done within {limit_s:.0f} s; is the Debian mirror reachable?"
+            ) from late
+        if done.returncode != 0:
+            raise LabError(f"debootstrap ended with {done.returncode}: {done.stdout.strip()[-800:]}")
+        strip_tree(building)
+        building.rename(tree)
+    finally:
+        if building.exists():
+            shutil.rmtree(building, ignore_errors=True)
+    return tree
+
+
+def strip_tree(tree: Path) -> None:
+    """Remove what no lab host reads, and what the packages enabled."""
+    for pattern in (*_STRIP, *_UNWANTED_LINKS):
+        for path in tree.glob(pattern):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
