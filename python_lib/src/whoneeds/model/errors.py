@@ -12,7 +12,8 @@
     |-- HostError                what a running host did not give
     |   |-- Gone                 it vanished between listing and reading (normal flow, never shown)
     |   |-- Denied               a permission is missing (becomes a Gap)
-    |   `-- Unsupported          this kernel or system does not offer the interface
+    |   |-- Unsupported          this kernel or system does not offer the interface
+    |   `-- Busy                 another process holds what only one may hold
     |-- StoreError               the store on the controller is missing, busy, foreign or damaged
     |-- AnalysisError            the evidence does not carry the analysis that was asked for
     |-- FactsError               facts cannot be written or read safely
@@ -99,6 +100,10 @@ class Denied(HostError):
 
 class Unsupported(HostError):
     """The interface is not offered by this kernel or system."""
+
+
+class Busy(HostError):
+    """Another process holds what only one may hold."""
 
 
 class StoreError(WhoneedsError):

@@ -10,6 +10,8 @@ MAGIC = b"whoneeds-segment "
 FIRST_LINE = MAGIC + str(SEGMENT_SCHEMA).encode("ascii") + b"\n"
 DIGEST_BYTES = 32
 SUFFIX = ".seg"
+#: Ending of files that are not complete yet; what a dead writer left behind ends so.
+TEMPORARY_SUFFIX = ".tmp"
 
 #: Tables that a segment can hold, in the order in which they are written.
 TABLES: Tuple[Type[Any], ...] = (ProcessRecord, SocketRecord, Gap)

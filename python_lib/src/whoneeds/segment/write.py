@@ -9,7 +9,7 @@ from typing import Any, Dict, Iterable, Iterator, Mapping, Type
 
 from whoneeds.model.evidence import SegmentHeader
 from whoneeds.model.schema import columns, table_name, to_row
-from whoneeds.segment.layout import FIRST_LINE, SUFFIX, TABLES
+from whoneeds.segment.layout import FIRST_LINE, SUFFIX, TABLES, TEMPORARY_SUFFIX
 
 
 def segment_file_name(header: SegmentHeader) -> str:
@@ -54,7 +54,8 @@ def _lines(header: SegmentHeader, tables: Mapping[Type[Any], Iterable[Any]]) -> 
     yield _json_line({"header": head, "columns": names})
     counts: Dict[str, int] = {}
     for record, rows in tables.items():
-        table, counts[table_name(record)] = table_name(record), 0
+        table = table_name(record)
+        counts[table] = 0
         for row in rows:
             counts[table] += 1
             yield _json_line((table, *to_row(row)))
@@ -68,31 +69,53 @@ def _json_line(value: Any) -> bytes:
 def write_segment(directory: str, header: SegmentHeader, tables: Mapping[Type[Any], Iterable[Any]]) -> str:
     """Write a segment into a directory and return its path; when this returns, it survives a power cut.
 
-    The file is made under a temporary name that no other process can have prepared (exclusive, links not
-    followed), flushed to disk, renamed, and the directory flushed.
-
     Raises
     ------
     OSError
         If the disk refuses. Nothing is left behind then, and nothing that was there is lost.
     """
     name = segment_file_name(header)
-    directory_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    directory_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        temporary = f".{name}.{os.getpid()}.tmp"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(temporary, flags, 0o600, dir_fd=directory_fd)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                for piece in encode_segment(header, tables):
-                    file.write(piece)
-                file.flush()
-                os.fdatasync(file.fileno())
-            os.rename(temporary, name, src_dir_fd=directory_fd, dst_dir_fd=directory_fd)
-        except BaseException:
-            os.unlink(temporary, dir_fd=directory_fd)
-            raise
-        os.fsync(directory_fd)
+        commit_file(directory_fd, name, encode_segment(header, tables))
     finally:
         os.close(directory_fd)
     return os.path.join(directory, name)
+
+
+def commit_file(directory: int, name: str, pieces: Iterable[bytes], *, durable: bool = True) -> None:
+    """Put a file into an open directory in one step: it is there whole, or as it was before.
+
+    The bytes go to a temporary name that no other process can have prepared (exclusive, links not followed), are
+    flushed to disk, and the name is changed; then the directory is flushed.
+
+    Parameters
+    ----------
+    directory : int
+        Descriptor of the directory.
+    name : str
+    pieces : iterable of bytes
+    durable : bool, default True
+        False leaves out the flushes: after a power cut the file may be as it was before.
+
+    Raises
+    ------
+    OSError
+        If the disk refuses. The temporary file is gone then.
+    """
+    temporary = f".{name}.{os.getpid()}{TEMPORARY_SUFFIX}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(temporary, flags, 0o600, dir_fd=directory)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            for piece in pieces:
+                file.write(piece)
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+        os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+    except BaseException:
+        os.unlink(temporary, dir_fd=directory)
+        raise
+    if durable:
+        os.fsync(directory)

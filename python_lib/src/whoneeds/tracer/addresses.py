@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The host's own addresses in its main network namespace (RTM_GETADDR)."""
+
+from typing import List, Set
+
+from whoneeds.model.errors import HostError
+from whoneeds.tracer.netlink import attributes, dump, open_netlink, split_messages
+from whoneeds.tracer.sock_diag import IPV4, IPV6, address_text
+
+_NETLINK_ROUTE = 0
+_RTM_NEWADDR, _RTM_GETADDR = 20, 22
+_IFA_ADDRESS, _IFA_LOCAL = 1, 2
+#: struct ifaddrmsg: family, prefix length, flags, scope, interface.
+_ADDRESS_BYTES, _SCOPE_OFFSET = 8, 3
+_SCOPE_LINK, _SCOPE_HOST = 253, 254
+_MAX_ADDRESSES = 4096
+
+
+def parse_addresses(buffer: bytes) -> Set[str]:
+    """Addresses in one buffer of the kernel's answer; loopback and link-local ones are left out.
+
+    Raises
+    ------
+    HostError
+    """
+    found: Set[str] = set()
+    for kind, begin, end in split_messages(buffer).messages:
+        if kind != _RTM_NEWADDR or end - begin < _ADDRESS_BYTES:
+            continue
+        family, scope = buffer[begin], buffer[begin + _SCOPE_OFFSET]
+        length = {IPV4: 4, IPV6: 16}.get(family)
+        if length is None or scope in (_SCOPE_LINK, _SCOPE_HOST):
+            continue
+        values = {
+            name: buffer[value:stop]
+            for name, value, stop in attributes(buffer, begin + _ADDRESS_BYTES, end)
+            if stop - value == length
+        }
+        raw = values.get(_IFA_LOCAL, values.get(_IFA_ADDRESS))
+        if raw is not None:
+            text = address_text(family, raw)
+            if not text.startswith("127.") and text != "::1":
+                found.add(text)
+    return found
+
+
+def list_addresses() -> List[str]:
+    """Addresses of the calling thread's network namespace, sorted.
+
+    Raises
+    ------
+    Denied, Unsupported, HostError
+    """
+    channel = open_netlink(_NETLINK_ROUTE)
+    try:
+        found: Set[str] = set()
+        for _ in range(3):  # the kernel says when they changed while they were listed
+            buffers, whole = dump(channel, _RTM_GETADDR, bytes(_ADDRESS_BYTES), "addresses")
+            found = set()
+            for buffer in buffers:
+                found |= parse_addresses(buffer)
+            if whole:
+                break
+    finally:
+        channel.close()
+    if len(found) > _MAX_ADDRESSES:
+        raise HostError("addresses", expected=f"at most {_MAX_ADDRESSES}", found=str(len(found)))
+    return sorted(found)

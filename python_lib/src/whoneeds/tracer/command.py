@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The door: ``whoneeds trace once|run|start|stop|status``.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or settings.
+"""
+
+import argparse
+import json
+import sys
+from typing import Any, Dict, Optional, Sequence
+
+from whoneeds.model.errors import SettingsError, WhoneedsError
+
+_RUN_EXAMPLES = """\
+examples:
+  whoneeds trace {verb} --for 60 --dir /var/lib/whoneeds
+  whoneeds trace {verb} --config /etc/whoneeds/tracer.json
+  whoneeds trace {verb} --period 1 --dir /var/lib/whoneeds
+"""
+_ONCE_EXAMPLES = """\
+examples:
+  whoneeds trace once
+  whoneeds trace once --format json
+"""
+_STATUS_EXAMPLES = """\
+examples:
+  whoneeds trace status
+  whoneeds trace status --dir /var/lib/whoneeds --format json
+"""
+_STOP_EXAMPLES = """\
+examples:
+  whoneeds trace stop
+  whoneeds trace stop --dir /var/lib/whoneeds
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="whoneeds", description="Find out who needs whom in a fleet.")
+    rooms = parser.add_subparsers(dest="room", required=True, metavar="trace")
+    trace = rooms.add_parser("trace", help="observe this host's connections and their processes")
+    verbs = trace.add_subparsers(dest="verb", required=True)
+    once = _verb(verbs, "once", "list this host's connections and their processes now", _ONCE_EXAMPLES)
+    once.add_argument("--sources", choices=("table", "psutil"), help="where sockets come from (default: table)")
+    _add_format(once)
+    run = _verb(verbs, "run", "observe in the foreground until stopped", _RUN_EXAMPLES.format(verb="run"))
+    start = _verb(
+        verbs,
+        "start",
+        "observe in the background, watched over by a process that starts it again if it dies",
+        _RUN_EXAMPLES.format(verb="start"),
+    )
+    for parser_of_verb in (run, start):
+        _add_run_options(parser_of_verb)
+    stop = _verb(verbs, "stop", "end what 'start' or 'run' began, after it has written what it saw", _STOP_EXAMPLES)
+    status = _verb(verbs, "status", "say how the tracer of a directory is", _STATUS_EXAMPLES)
+    for parser_of_verb in (stop, status):
+        parser_of_verb.add_argument("--dir", metavar="DIR", help="directory of the tracer")
+        parser_of_verb.add_argument("--config", metavar="FILE", help="configuration file (JSON)")
+    _add_format(status)
+    return parser
+
+
+def _verb(verbs: Any, name: str, text: str, examples: str) -> argparse.ArgumentParser:
+    made: argparse.ArgumentParser = verbs.add_parser(
+        name, help=text, description=text, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    return made
+
+
+def _add_format(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--format", choices=("table", "json"), default="table", help="how to print (default: table)")
+
+
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--for", dest="for_s", type=float, metavar="S", help="end after S seconds (default: never)")
+    parser.add_argument("--dir", metavar="DIR", help="where segments lie (default: /var/lib/whoneeds)")
+    parser.add_argument("--period", dest="period_s", type=float, metavar="S", help="seconds between samples (5)")
+    parser.add_argument("--sources", choices=("table", "psutil"), help="where sockets come from (default: table)")
+    parser.add_argument("--config", metavar="FILE", help="configuration file (JSON); options go before it")
+
+
+def _settings(arguments: argparse.Namespace) -> Any:
+    import os
+
+    from whoneeds.tracer.settings import make_settings, read_config
+
+    config: Dict[str, Any] = read_config(arguments.config) if arguments.config else {}
+    options = {name: getattr(arguments, name, None) for name in ("for_s", "period_s", "sources")}
+    if arguments.dir is not None:
+        options["dir"] = os.path.abspath(arguments.dir)
+    return make_settings(config, options)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from whoneeds.tracer import daemon
+
+    daemon.run(_settings(arguments), say=lambda line: print(line, file=sys.stderr, flush=True))
+    return 0
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from whoneeds.tracer.status import render, report
+
+    document = report(_settings(arguments).dir)
+    if arguments.format == "json":
+        print(json.dumps(document, sort_keys=True))
+    else:
+        print("\n".join(render(document)))
+    return 1 if document["state"] == "failed" else 0
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run a command.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        The words after the program's name, beginning with ``trace``; by default those of the process.
+
+    Returns
+    -------
+    int
+        Exit code.
+    """
+    arguments = build_parser().parse_args(argv)
+    verbs = {"run": _run, "status": _status}
+    try:
+        return verbs[arguments.verb](arguments)
+    except SettingsError as error:
+        return _complain(error, 2)
+    except WhoneedsError as error:
+        return _complain(error, 1)
+    except BrokenPipeError:
+        return 1
+
+
+def _complain(error: WhoneedsError, code: int) -> int:
+    from whoneeds.tracer.text import shown_text
+
+    print(f"whoneeds: {shown_text(str(error))}", file=sys.stderr, flush=True)
+    return code

@@ -1,0 +1,335 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Sample again and again, and close a segment when it is old or large enough.
+
+The beat follows the monotonic clock, so that a step of the wall clock changes nothing but the segment in which it
+happens: that one is closed and a new one opened. A beat that was missed is a Gap. A sample that took much CPU time
+puts off the next one, so that the tracer never takes more than `CPU_SHARE` of one core for long.
+"""
+
+import os
+import resource
+import select
+import signal
+import time
+from types import FrameType
+from typing import Any, Dict, Hashable, List, Mapping, NamedTuple, Optional, Set
+
+from whoneeds import __version__
+from whoneeds.model.errors import HostError
+from whoneeds.model.evidence import SEGMENT_SCHEMA, SegmentHeader
+from whoneeds.model.identity import segment_id
+from whoneeds.segment.spool import Spool, open_spool
+from whoneeds.tracer import clocks
+from whoneeds.tracer.addresses import list_addresses
+from whoneeds.tracer.location import locate
+from whoneeds.tracer.notify import ServiceNotifier
+from whoneeds.tracer.observation import Instant, Observation
+from whoneeds.tracer.sampler import Sampler, Tally, choose_source, gap_reason
+from whoneeds.tracer.settings import Settings
+from whoneeds.tracer.status import STATUS_FILE, own_identity, read_document, write_document
+
+#: Most of one core that sampling may take: after a sample of c CPU seconds the next begins c / CPU_SHARE later.
+CPU_SHARE = 0.10
+#: Written bytes that a row takes on average, before a first segment teaches better.
+_ROW_BYTES = 48.0
+#: Rows that a reader takes are 5 million; a segment is closed long before.
+_MAX_ROWS = 500_000
+#: Differences between the clocks beyond this are a step, not an adjustment.
+_STEP_NS = 1_000_000_000
+_STATUS_EVERY_S = 1.0
+_MAX_FAILURES = 5
+
+
+class _Pace(NamedTuple):
+    """When the samples of a run begin."""
+
+    begin_s: float
+    period_s: float
+
+    def next_after(self, now_s: float) -> float:
+        """The first beat after an instant of the monotonic clock."""
+        return self.begin_s + (int((now_s - self.begin_s) / self.period_s) + 1) * self.period_s
+
+
+class Tracer:
+    """The state of one run: its spool, its sampler, and the segment that is open.
+
+    Parameters
+    ----------
+    settings : Settings
+    spool : Spool
+    """
+
+    def __init__(self, settings: Settings, spool: Spool) -> None:
+        self.settings, self.spool = settings, spool
+        self.boot_id = clocks.read_boot_id()
+        self.source = choose_source(settings.sources)
+        self.sampler = Sampler(self.source)
+        self.privileged = sees_all_processes()
+        self.since = clocks.now()
+        self.samples = 0
+        self.gaps = 0
+        self.tally = Tally(0, 0, 0)
+        self.location: Optional[str] = None
+        self.last_error: Optional[str] = None
+        self._identity = own_identity()
+        self._lost_before = 0
+        self._row_bytes = _ROW_BYTES
+        self._last: Optional[Instant] = None
+        self._addresses: List[str] = []
+        self._failures = 0
+        self._committed_ns = self.since.wall_ns
+        self.open: Observation = self._open_segment(self.since, {})
+        self._tell_of_crash(read_document(settings.dir, STATUS_FILE))
+
+    def _open_segment(self, at: Instant, told: Mapping[str, Set[Hashable]]) -> Observation:
+        opened = Observation(self.settings.host, self.boot_id, at, told)
+        try:
+            self._addresses = list_addresses()
+        except HostError as error:
+            self._addresses = []
+            opened.add_gap("addresses", gap_reason(error), str(error), at, at)
+        self.location = locate(self._addresses, self.settings.location_rules)
+        return opened
+
+    def _tell_of_crash(self, before: Optional[Dict[str, Any]]) -> None:
+        """If the last tracer here ended without a word, what it had not written yet is a gap."""
+        if before is None or before.get("state") != "running" or type(before.get("committed_ns")) is not int:
+            return
+        first = Instant(0, self.since.boot_ns - max(self.since.wall_ns - before["committed_ns"], 0))
+        detail = "the tracer or the host ended without a word; what was not on disk yet is lost"
+        self.open.add_gap("tracer", "failed", detail, first, self.since)
+
+    def take_sample(self) -> None:
+        """Take one sample; a failure of the host becomes a gap, and too many in a row end the run.
+
+        Raises
+        ------
+        HostError
+        """
+        at = clocks.now()
+        opened = self.open.opened
+        if abs((at.wall_ns - opened.wall_ns) - (at.boot_ns - opened.boot_ns)) > _STEP_NS and self.open.samples:
+            step_s = ((at.wall_ns - opened.wall_ns) - (at.boot_ns - opened.boot_ns)) / 1e9
+            self.open.add_gap("clock", "ambiguous", f"the wall clock was set by {step_s:+.1f} s", at, at)
+            self.rotate(at)
+        if self._last is not None and at.boot_ns - self._last.boot_ns > 2e9 * self.settings.period_s:
+            missed = int((at.boot_ns - self._last.boot_ns) / (1e9 * self.settings.period_s)) - 1
+            self.open.add_gap("sampler", "late", "samples came later than set", self._last, at, missed)
+        try:
+            self.tally = self.sampler.sample(self.open, at)
+            self._failures = 0
+        except (HostError, OSError) as error:
+            self._failures += 1
+            self.last_error = str(error)
+            if self._failures >= _MAX_FAILURES:
+                raise
+            reason = gap_reason(error) if isinstance(error, HostError) else "failed"
+            self.open.add_gap("sampler", reason, str(error), at, at, 1)
+        self._last = at
+        self.samples += 1
+        if self._is_full(at):
+            self.rotate(clocks.now())
+        elif self.spool.waiting:
+            self._flush(at)
+
+    def _is_full(self, at: Instant) -> bool:
+        rows = self.open.rows
+        return (
+            at.boot_ns - self.open.opened.boot_ns >= 1e9 * self.settings.rotate_s
+            or rows * self._row_bytes >= self.settings.rotate_bytes
+            or rows >= _MAX_ROWS
+        )
+
+    def rotate(self, at: Instant) -> None:
+        """Close the open segment, commit it, and open the next one."""
+        self.close(at)
+        self.sampler.forget_gone()
+        self.gaps += self.open.gaps
+        self.open = self._open_segment(at, self.open.told())
+
+    def close(self, at: Instant) -> None:
+        """Commit the open segment if it holds a sample or a gap."""
+        observation = self.open
+        if not observation.samples and not observation.gaps:
+            return
+        tables = observation.records(at)
+        header = SegmentHeader(
+            segment_id=segment_id(self.settings.host, self.boot_id, observation.opened.boot_ns),
+            host=self.settings.host,
+            boot_id=self.boot_id,
+            sequence=observation.opened.boot_ns,
+            schema=SEGMENT_SCHEMA,
+            tracer_version=__version__,
+            opened_ns=observation.opened.wall_ns,
+            opened_mono_ns=observation.opened.boot_ns,
+            closed_ns=observation.instant_ns(at),
+            closed_mono_ns=max(at.boot_ns, observation.opened.boot_ns),
+            period_s=self.settings.period_s,
+            samples=observation.samples,
+            sources=tuple(sorted(observation.sources)) or (self.source,),
+            privileged=self.privileged,
+            addresses=tuple(self._addresses),
+            location=self.location,
+            dropped_segments=self.spool.dropped_segments,
+        )
+        try:
+            size = self.spool.put(header, tables)
+            self._row_bytes = max(size / max(sum(map(len, tables.values())), 1), 8.0)
+        finally:
+            self._note_spool(at)
+
+    def _flush(self, at: Instant) -> None:
+        self.spool.flush()
+        self._note_spool(at)
+
+    def _note_spool(self, at: Instant) -> None:
+        if self.spool.waiting:
+            self.last_error = "the disk does not take segments; they wait in memory"
+        else:
+            self._committed_ns = at.wall_ns
+        lost = self.spool.lost_segments - self._lost_before
+        if lost:
+            self._lost_before += lost
+            self.open.add_gap("spool", "dropped", "segments that the disk did not take in time", at, at, lost)
+
+    def write_status(self, state: str) -> None:
+        """Write the state file; a full disk is no reason to stop."""
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        cpu_s = usage.ru_utime + usage.ru_stime
+        ran_s = (clocks.boot_ns() - self.since.boot_ns) / 1e9
+        document = {
+            "state": state,
+            "pid": self._identity.pid,
+            "start_ticks": self._identity.start_ticks,
+            "version": __version__,
+            "host": self.settings.host,
+            "boot_id": self.boot_id,
+            "since_ns": self.since.wall_ns,
+            "committed_ns": self._committed_ns,
+            "period_s": self.settings.period_s,
+            "sources": [self.source],
+            "location": self.location,
+            "privileged": self.privileged,
+            "samples": self.samples,
+            "sockets": self.tally.sockets,
+            "processes": self.tally.processes,
+            "waiting": self.spool.waiting,
+            "gaps": self.gaps + self.open.gaps,
+            "cpu_s": round(cpu_s, 3),
+            "cpu_share": round(cpu_s / ran_s, 5) if ran_s > 0 else None,
+            "last_error": self.last_error,
+        }
+        try:
+            write_document(self.spool.directory, STATUS_FILE, document)
+        except OSError as error:
+            self.last_error = f"status file: {error.strerror}"
+
+
+def sees_all_processes(root: str = "/proc") -> bool:
+    """Whether the caller holds the rights to look into processes of other users (SYS_PTRACE, DAC_READ_SEARCH)."""
+    try:
+        with open(f"{root}/self/status", encoding="ascii", errors="replace") as file:
+            for line in file:
+                if line.startswith("CapEff:"):
+                    held = int(line.split()[1], 16)
+                    return bool(held & 1 << 19) and bool(held & (1 << 1 | 1 << 2))
+    except (OSError, ValueError, IndexError):
+        pass
+    return os.geteuid() == 0
+
+
+class _StopSignal:
+    """Notices SIGTERM and SIGINT, and can be waited for."""
+
+    def __init__(self) -> None:
+        self.received = False
+        self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._note)
+
+    def _note(self, _: int, __: Optional[FrameType]) -> None:
+        self.received = True
+        try:
+            os.write(self._write, b"!")
+        except BlockingIOError:
+            pass  # it was told already
+
+    def wait(self, seconds: float) -> None:
+        """Wait until a signal comes or the time is over."""
+        if not self.received and seconds > 0:
+            select.select([self._read], [], [], seconds)
+
+
+def run(settings: Settings, *, say: Any = None) -> None:
+    """Trace until a signal or the set time ends it; what was seen is on disk when this returns.
+
+    Parameters
+    ----------
+    settings : Settings
+    say : callable, optional
+        Takes a line of text for the person who watches.
+
+    Raises
+    ------
+    WhoneedsError
+    """
+    stop = _StopSignal()
+    notifier = ServiceNotifier()
+    spool = open_spool(settings.dir, settings.budget_bytes)
+    try:
+        tracer = Tracer(settings, spool)
+        tracer.write_status("running")
+        if say is not None:
+            say(f"tracing {settings.host} every {settings.period_s:g} s into {settings.dir}")
+        try:
+            _beat(tracer, stop, notifier)
+            tracer.close(clocks.now())
+        except BaseException as error:
+            tracer.last_error = str(error) or type(error).__name__
+            tracer.write_status("failed")
+            raise
+        notifier.stopping()
+        tracer.write_status("stopped")
+        if say is not None:
+            usage = spool.usage()
+            say(f"{tracer.samples} samples; {usage.segments} segments, {usage.bytes} bytes in {settings.dir}")
+        if spool.waiting:
+            raise HostError(
+                "segments could not be written",
+                expected="room on the disk",
+                found=f"{spool.waiting} segments left in memory",
+                remedy="make room and start the tracer again",
+            )
+    finally:
+        spool.close()
+
+
+def _beat(tracer: Tracer, stop: _StopSignal, notifier: ServiceNotifier) -> None:
+    """Sample at every beat until the end."""
+    begin_s = time.monotonic()
+    pace = _Pace(begin_s, tracer.settings.period_s)
+    end_s = None if tracer.settings.for_s is None else begin_s + tracer.settings.for_s
+    due_s, status_s, first = begin_s, 0.0, True
+    while not stop.received:
+        cpu_s = time.process_time()
+        tracer.take_sample()
+        cost_s = time.process_time() - cpu_s
+        now_s = time.monotonic()
+        if first:
+            notifier.ready()
+            first = False
+        if now_s - status_s >= _STATUS_EVERY_S:
+            tracer.write_status("running")
+            status_s = now_s
+        due_s = pace.next_after(max(now_s, due_s + cost_s / CPU_SHARE - pace.period_s))
+        while not stop.received:
+            notifier.alive()
+            now_s = time.monotonic()
+            wake_s = due_s if end_s is None else min(due_s, end_s)
+            if now_s >= wake_s:
+                break
+            nap_s = wake_s - now_s
+            stop.wait(nap_s if notifier.watchdog_s is None else min(nap_s, notifier.watchdog_s / 3))
+        if end_s is not None and now_s >= end_s:
+            return

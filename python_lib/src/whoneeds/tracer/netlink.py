@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Ask the kernel over netlink: one request, and the messages of its answer.
+
+`split_messages` is pure and bounded: every length is checked against what is left, so that no input makes it
+read beyond the buffer or run for ever.
+"""
+
+import errno
+import os
+import socket
+import struct
+from typing import Iterator, List, NamedTuple, Tuple
+
+from whoneeds.model.errors import Denied, HostError, Unsupported
+
+#: struct nlmsghdr: length, type, flags, sequence, port.
+HEADER = struct.Struct("=IHHII")
+#: struct nlattr or rtattr: length, type.
+ATTRIBUTE = struct.Struct("=HH")
+
+_ERROR = struct.Struct("=i")
+_NLMSG_NOOP, _NLMSG_ERROR, _NLMSG_DONE, _NLMSG_OVERRUN = 1, 2, 3, 4
+_NLM_F_REQUEST, _NLM_F_DUMP, _NLM_F_DUMP_INTR = 0x01, 0x300, 0x10
+
+#: The kernel fills at most 32 KiB a time, however much room it is given.
+_BUFFER_BYTES = 1 << 16
+_TIMEOUT_S = 10.0
+
+
+class Message(NamedTuple):
+    """Where one message's payload lies in its buffer."""
+
+    type: int
+    begin: int
+    end: int
+
+
+class Part(NamedTuple):
+    """What one buffer of an answer holds.
+
+    Attributes
+    ----------
+    messages : list of Message
+    done : bool
+        Whether the answer ends here.
+    error : int
+        Error number with which the kernel ended it, 0 for none.
+    interrupted : bool
+        Whether the kernel says that the table changed while it was listed.
+    """
+
+    messages: List[Message]
+    done: bool
+    error: int
+    interrupted: bool
+
+
+def split_messages(buffer: bytes) -> Part:
+    """Split a buffer into its messages.
+
+    Raises
+    ------
+    HostError
+        If a length does not fit the buffer.
+    """
+    messages: List[Message] = []
+    offset, size, interrupted = 0, len(buffer), False
+    while size - offset >= HEADER.size:
+        length, kind, flags, _, _ = HEADER.unpack_from(buffer, offset)
+        if length < HEADER.size or length > size - offset:
+            raise HostError(
+                "netlink message", expected=f"{HEADER.size} to {size - offset} bytes", found=f"a length of {length}"
+            )
+        interrupted = interrupted or bool(flags & _NLM_F_DUMP_INTR)
+        begin, end = offset + HEADER.size, offset + length
+        if kind in (_NLMSG_DONE, _NLMSG_ERROR):
+            code = _ERROR.unpack_from(buffer, begin)[0] if end - begin >= _ERROR.size else 0
+            return Part(messages, True, -code if code < 0 else 0, interrupted)
+        if kind not in (_NLMSG_NOOP, _NLMSG_OVERRUN):
+            messages.append(Message(kind, begin, end))
+        offset += (length + 3) & ~3
+    return Part(messages, False, 0, interrupted)
+
+
+def attributes(buffer: bytes, begin: int, end: int) -> Iterator[Tuple[int, int, int]]:
+    """The attributes between two offsets: type, begin and end of the value. Stops at the first that does not fit."""
+    while end - begin >= ATTRIBUTE.size:
+        length, kind = ATTRIBUTE.unpack_from(buffer, begin)
+        if length < ATTRIBUTE.size or length > end - begin:
+            return
+        yield kind & 0x3FFF, begin + ATTRIBUTE.size, begin + length
+        begin += (length + 3) & ~3
+
+
+def open_netlink(protocol: int) -> socket.socket:
+    """A netlink socket in the network namespace of the calling thread.
+
+    Raises
+    ------
+    Unsupported
+        Where the system has no netlink.
+    Denied
+        If a sandbox forbids it.
+    """
+    if not hasattr(socket, "AF_NETLINK"):
+        raise Unsupported("netlink", expected="Linux", found=os.uname().sysname, remedy="use --sources psutil")
+    try:
+        made = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+    except OSError as error:
+        raise _host_error(error.errno or 0, "netlink socket") from error
+    made.settimeout(_TIMEOUT_S)
+    return made
+
+
+def dump(channel: socket.socket, kind: int, payload: bytes, what: str) -> Tuple[List[bytes], bool]:
+    """Send a dump request and take in the whole answer.
+
+    Parameters
+    ----------
+    channel : socket.socket
+        From `open_netlink`.
+    kind : int
+        Message type of the request.
+    payload : bytes
+    what : str
+        What is asked for, for errors.
+
+    Returns
+    -------
+    buffers : list of bytes
+    whole : bool
+        False if the kernel says that the table changed meanwhile, or a buffer was cut.
+
+    Raises
+    ------
+    Denied, Unsupported, HostError
+    """
+    request = HEADER.pack(HEADER.size + len(payload), kind, _NLM_F_REQUEST | _NLM_F_DUMP, 1, 0) + payload
+    buffers: List[bytes] = []
+    whole = True
+    try:
+        channel.sendto(request, (0, 0))
+        while True:
+            buffer, _, flags, sender = channel.recvmsg(_BUFFER_BYTES)
+            if sender[0] != 0:  # only the kernel's own answers count
+                continue
+            part = split_messages(buffer)
+            whole = whole and not part.interrupted and not flags & socket.MSG_TRUNC
+            if part.error:
+                raise _host_error(part.error, what)
+            if part.messages:
+                buffers.append(buffer)
+            if part.done:
+                return buffers, whole
+    except OSError as error:
+        raise _host_error(error.errno or 0, what) from error
+
+
+def _host_error(number: int, what: str) -> HostError:
+    words = os.strerror(number) if number else "no answer in time"
+    if number in (errno.EPERM, errno.EACCES):
+        return Denied(what, found=words, remedy="run the tracer as root or grant it CAP_NET_ADMIN")
+    if number in (errno.ENOENT, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EOPNOTSUPP, errno.EINVAL):
+        return Unsupported(what, found=words, remedy="load the kernel module inet_diag (and tcp_diag, udp_diag)")
+    return HostError(what, found=words)
