@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Who stands behind both ends of a flow, and how that is known. A wrong name is worse than none.
+
+Two rules, the first that gives an answer counts:
+
+* ``socket``: the very socket was seen in the hands of a process;
+* ``listener``: the end was called, and a process waits on that port, address and namespace at that time. It is
+  not used for programs that wait on behalf of others (socket activation): they never speak.
+
+Several candidates: no process is named, and an application only if all of them are the same one.
+"""
+
+from typing import Any
+
+import ibis
+
+from whoneeds.collector.addresses import find_claims, home_namespaces
+from whoneeds.collector.flows import FlowSettings, far_ends
+from whoneeds.collector.listeners import match_listeners
+from whoneeds.collector.owners import count_holders, find_holders
+from whoneeds.collector.sockets import merge_sockets
+from whoneeds.model.conclusions import Attribution
+from whoneeds.model.schema import columns
+
+#: Programs that hold listening sockets for others.
+ACTIVATORS = ("systemd", "init", "inetd", "xinetd", "launchd")
+
+
+def attribute_flows(
+    flows: ibis.Table,
+    sockets: ibis.Table,
+    processes: ibis.Table,
+    segments: ibis.Table,
+    settings: FlowSettings = FlowSettings(),
+) -> ibis.Table:
+    """Name the process at each end of each flow.
+
+    Parameters
+    ----------
+    flows : ibis.Table
+        FlowRecord.
+    sockets, processes, segments : ibis.Table
+        SocketRecord and ProcessRecord (with ``segment_id``), SegmentHeader.
+    settings : FlowSettings
+        Those that the flows were built with.
+
+    Returns
+    -------
+    ibis.Table
+        Attribution: two rows a flow.
+    """
+    holders = find_holders(sockets, processes)
+    ends = _sides(flows)
+    by_socket = _agree(
+        ends.join(holders, ["socket_id", "peer_addr", "peer_port"]),
+        ["flow_id", "side"],
+    )
+    counted = count_holders(sockets)
+    by_socket = (
+        ends.select("flow_id", "side", "socket_id", "peer_addr", "peer_port")
+        .join(counted, ["socket_id", "peer_addr", "peer_port"])
+        .select("flow_id", "side", "counted")
+        .join(by_socket, ["flow_id", "side"])
+    )
+    by_socket = by_socket.select(
+        "flow_id", "side", process_id=_only_if(by_socket.counted <= by_socket.recognised, by_socket.process_id),
+        app=_only_if(by_socket.counted <= by_socket.recognised, by_socket.app),
+        candidates=ibis.ifelse(by_socket.counted > by_socket.recognised, by_socket.counted, by_socket.recognised),
+    )  # fmt: skip
+    by_listener = _by_listener(ends.anti_join(by_socket, ["flow_id", "side"]), holders, sockets, segments, settings)
+    found = by_socket.mutate(rule=ibis.literal("socket")).union(by_listener.mutate(rule=ibis.literal("listener")))
+    joined = ends.left_join(found, ["flow_id", "side"])
+    made = {
+        "flow_id": joined.flow_id,
+        "side": joined.side,
+        "host": joined.host,
+        "process_id": joined.process_id,
+        "app": joined.app,
+        "rule": joined.rule.fill_null("none"),
+        "candidates": joined.candidates.fill_null(0),
+    }
+    return joined.select(**{column.name: made[column.name] for column in columns(Attribution)})
+
+
+def _sides(flows: ibis.Table) -> ibis.Table:
+    """Both ends of each flow as rows."""
+    time = {"first_ns": flows.first_ns, "last_ns": flows.last_ns, "period_s": flows.period_s}
+    orig = flows.select(
+        "flow_id", "protocol", "direction", side=ibis.literal("orig"), host=flows.orig_host,
+        socket_id=flows.orig_socket_id, other_socket_id=flows.resp_socket_id, addr=flows.orig_addr,
+        port=flows.orig_port, peer_addr=flows.resp_addr, peer_port=flows.resp_port, **time,
+    )  # fmt: skip
+    resp = flows.select(
+        "flow_id", "protocol", "direction", side=ibis.literal("resp"), host=flows.resp_host,
+        socket_id=flows.resp_socket_id, other_socket_id=flows.orig_socket_id, addr=flows.resp_addr,
+        port=flows.resp_port, peer_addr=flows.orig_addr, peer_port=flows.orig_port, **time,
+    )  # fmt: skip
+    return orig.union(resp)
+
+
+def _by_listener(
+    ends: ibis.Table, holders: ibis.Table, sockets: ibis.Table, segments: ibis.Table, settings: FlowSettings
+) -> ibis.Table:
+    """Flow, side, process, application and candidates of ends that a listener stands for."""
+    called = ends.filter(ends.side == "resp", ends.host.notnull(), ends.direction != "unknown")
+    lives = merge_sockets(sockets, segments)
+    spaces = sockets.group_by("socket_id").aggregate(netns=sockets.netns.max())
+    seen = spaces.rename(seen_id="socket_id", seen_netns="netns")
+    other = spaces.rename(other_id="socket_id", other_netns="netns").view()
+    called = called.left_join(seen, called.socket_id == seen.seen_id)
+    called = called.left_join(other, called.other_socket_id == other.other_id)
+    called = called.select(
+        "host", "protocol", "addr", "port", "first_ns", "last_ns", "period_s", "seen_netns", "other_netns",
+        end=called.flow_id, own_socket_id=called.socket_id,
+    )  # fmt: skip
+    reached = match_listeners(
+        far_ends(called, home_namespaces(lives, find_claims(segments))), lives, settings.clock_offset_ns
+    )
+    nearest = reached.mutate(most=reached.specificity.max().over(group_by=reached.end))
+    nearest = nearest.filter(nearest.specificity == nearest.most).select(flow_id="end", socket_id="listener_id")
+    waiting = holders.filter(holders.peer_addr == "").select("socket_id", "process_id", "app")
+    held = nearest.left_join(waiting, "socket_id").drop("socket_id_right")
+    agreed = _agree(held.filter(held.process_id.notnull()), ["flow_id"])
+    # a listener that nobody is known to hold may be anybody's
+    orphans = held.group_by("flow_id").aggregate(orphans=held.process_id.isnull().cast("int64").sum())
+    known = agreed.join(orphans, "flow_id")
+    clear = known.orphans == 0
+    speaks = clear & ~known.app.isin(ACTIVATORS).fill_null(False)
+    return known.select(
+        "flow_id",
+        side=ibis.literal("resp"),
+        process_id=_only_if(speaks, known.process_id),
+        app=_only_if(speaks, known.app),
+        candidates=known.recognised + known.orphans,
+    )
+
+
+def _agree(rows: ibis.Table, key: list[str]) -> ibis.Table:
+    """For each key: how many processes there are, the one if it is one, the application if they agree on it."""
+    counted = rows.group_by(key).aggregate(
+        recognised=rows.process_id.nunique(),
+        one_process=rows.process_id.max(),
+        apps=rows.app.nunique(),
+        one_app=rows.app.max(),
+        nameless=rows.app.isnull().cast("int64").sum(),
+    )
+    return counted.select(
+        *key,
+        "recognised",
+        process_id=_only_if(counted.recognised == 1, counted.one_process),
+        app=_only_if((counted.apps == 1) & (counted.nameless == 0), counted.one_app),
+    )
+
+
+def _only_if(condition: Any, value: Any) -> Any:
+    return ibis.ifelse(condition, value, ibis.null("string"))

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a segment must be beyond its columns' types, and how it gets the name that the controller knows.
+
+A segment is the word of a host that may be broken or hostile. Its reader has checked types and lengths; here the
+values must make sense together. A segment with one bad value is refused whole: nobody knows what else is wrong in it.
+"""
+
+import dataclasses
+import ipaddress
+from collections.abc import Callable
+from typing import Any
+
+from whoneeds.model.errors import InvalidRecord
+from whoneeds.model.evidence import Gap, ProcessRecord, SegmentHeader, SocketRecord
+from whoneeds.model.identity import (
+    BOOT_ID,
+    check_host_name,
+    parse_process_id,
+    rehost,
+    segment_id,
+)
+from whoneeds.segment.read import Segment
+
+#: 2000-01-01 in UTC nanoseconds: no host that runs this is older.
+EARLIEST_NS = 946_684_800 * 10**9
+#: How far a host's clock may run ahead of the controller's.
+AHEAD_NS = 300 * 10**9
+_LONGEST_PERIOD_S = 86_400.0
+
+
+def check_segment(segment: Segment, now_ns: int) -> None:
+    """Refuse a segment whose values make no sense.
+
+    Parameters
+    ----------
+    segment : Segment
+    now_ns : int
+        The controller's time, UTC nanoseconds.
+
+    Raises
+    ------
+    InvalidRecord
+    """
+    header = segment.header
+    check_host_name(header.host)
+    if BOOT_ID.match(header.boot_id) is None:
+        raise InvalidRecord("boot", expected="a boot identifier", found=ascii(header.boot_id)[:60])
+    own = segment_id(header.host, header.boot_id, header.sequence)
+    _require("segment identity", own, header.segment_id == own, header.segment_id)
+    _check_times("segment", header.opened_ns, header.closed_ns, now_ns)
+    _require(
+        "segment's time since boot",
+        "a begin before the end",
+        0 <= header.opened_mono_ns <= header.closed_mono_ns,
+        f"{header.opened_mono_ns} to {header.closed_mono_ns}",
+    )
+    _require(
+        "sampling period", f"0 to {_LONGEST_PERIOD_S} s", 0 < header.period_s <= _LONGEST_PERIOD_S, header.period_s
+    )
+    for name in ("sequence", "samples", "dropped_segments"):
+        _require(name, "no negative number", getattr(header, name) >= 0, getattr(header, name))
+    known: set[str] = set()
+    for address in header.addresses:
+        _check_address(address, known)
+    checks: dict[type[Any], Callable[[Any], None]] = {
+        ProcessRecord: lambda row: _check_process(row, header),
+        SocketRecord: lambda row: _check_socket(row, header, known),
+        Gap: lambda row: _require("lost", "no negative number", row.lost is None or row.lost >= 0, row.lost),
+    }
+    for record, rows in segment.tables.items():
+        for row in rows:
+            _check_times(record.__name__, row.first_ns, row.last_ns, now_ns)
+            checks[record](row)
+
+
+def rehost_segment(segment: Segment, host: str) -> dict[type[Any], list[Any]]:
+    """All records of a segment, with the controller's name for the host in every identity and host column.
+
+    Parameters
+    ----------
+    segment : Segment
+        A checked one.
+    host : str
+        The name that the controller collected it under.
+
+    Returns
+    -------
+    dict of record class to list of records
+        The header's table too.
+
+    Raises
+    ------
+    InvalidRecord
+        If an identity belongs to another host than the segment says it is from.
+    """
+    claimed = segment.header.host
+    tables: dict[type[Any], list[Any]] = {
+        record: [_rehost_record(row, claimed, host) for row in rows] for record, rows in segment.tables.items()
+    }
+    tables[SegmentHeader] = [_rehost_record(segment.header, claimed, host)]
+    return tables
+
+
+def _rehost_record(record: Any, claimed: str, host: str) -> Any:
+    changes: dict[str, str] = {"host": host}
+    for name in ("segment_id", "process_id", "socket_id"):
+        identity = getattr(record, name, None)
+        if identity is not None:
+            changes[name] = rehost(identity, claimed, host)
+    return dataclasses.replace(record, **changes)
+
+
+def _check_process(row: ProcessRecord, header: SegmentHeader) -> None:
+    key = parse_process_id(row.process_id)
+    _require("process's boot", header.boot_id, key.boot_id == header.boot_id, key.boot_id)
+    _require(
+        "process",
+        f"pid {key.pid} as in its identity",
+        (row.pid, row.start_ticks) == (key.pid, key.start_ticks),
+        row.pid,
+    )
+
+
+def _check_socket(row: SocketRecord, header: SegmentHeader, known: set[str]) -> None:
+    start = f"{header.host}/{header.boot_id}/{row.netns}/"
+    _require("socket identity", f"one that begins with {start}", row.socket_id.startswith(start), row.socket_id)
+    if row.process_id is not None:
+        key = parse_process_id(row.process_id)
+        _require("owner's boot", header.boot_id, key.boot_id == header.boot_id, key.boot_id)
+    _check_address(row.local_addr, known)
+    _check_port(row.local_port)
+    _require(
+        "socket's peer",
+        "an address and a port, or neither",
+        (row.remote_addr is None) == (row.remote_port is None),
+        f"{row.remote_addr} and {row.remote_port}",
+    )
+    if row.remote_addr is not None and row.remote_port is not None:
+        _check_address(row.remote_addr, known)
+        _check_port(row.remote_port)
+    for name in ("samples", "inode", "uid", "owners", "sent_bytes", "received_bytes"):
+        value = getattr(row, name)
+        _require(name, "no negative number", value is None or value >= 0, value)
+
+
+def _check_times(what: str, first_ns: int, last_ns: int, now_ns: int) -> None:
+    legal = EARLIEST_NS <= first_ns <= last_ns <= now_ns + AHEAD_NS
+    _require(
+        f"times of {what}",
+        f"{EARLIEST_NS} <= begin <= end <= {now_ns + AHEAD_NS} (now and five minutes)",
+        legal,
+        f"{first_ns} to {last_ns}",
+        "set the host's clock",
+    )
+
+
+def _check_address(text: str, known: set[str]) -> None:
+    """Refuse what is not an address in its one canonical spelling; ``known`` remembers what passed."""
+    if text in known:
+        return
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError as error:
+        raise InvalidRecord("address", expected="an IPv4 or IPv6 address", found=ascii(text)[:60]) from error
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    _require("address", f"its canonical spelling {mapped or address}", mapped is None and str(address) == text, text)
+    known.add(text)
+
+
+def _check_port(port: int) -> None:
+    _require("port", "0 to 65535", 0 <= port <= 65_535, port)
+
+
+def _require(what: str, expected: str, legal: bool, found: Any, remedy: str | None = None) -> None:
+    if not legal:
+        raise InvalidRecord(what, expected=expected, found=ascii(found)[:80], remedy=remedy)

@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From sockets to flows: one row for each conversation, whoever saw it, and which end began it.
+
+A socket table does not say who called whom. It follows from who was waiting (``direction``):
+
+* ``listener``: the port at one end is listened on and the one at the other is not; or one end was seen only, and
+  nobody on its host listens on its port, so it cannot have been called;
+* ``port``: nobody or both listen, and exactly one port is below 1024;
+* ``unknown``: neither; such a flow says that two ends spoke, and no dependency follows from it.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import ibis
+
+from whoneeds.collector.addresses import find_claims, find_owners, home_namespaces
+from whoneeds.collector.listeners import match_listeners
+from whoneeds.collector.pairing import choose_pairs, find_ambiguous, find_candidates
+from whoneeds.collector.sockets import connected_lives, is_loopback, merge_sockets
+from whoneeds.model.evidence import FlowRecord
+from whoneeds.model.schema import columns
+
+#: Ports that only services use: below it a program needs a privilege to wait.
+WELL_KNOWN = 1024
+
+
+@dataclass(frozen=True)
+class FlowSettings:
+    """What has to be assumed of hosts.
+
+    Attributes
+    ----------
+    clock_offset_s : float
+        How far the clocks of two hosts may be apart.
+    """
+
+    clock_offset_s: float = 2.0
+
+    @property
+    def clock_offset_ns(self) -> int:
+        """The same in nanoseconds."""
+        return int(self.clock_offset_s * 1e9)
+
+
+def build_flows(sockets: ibis.Table, segments: ibis.Table, settings: FlowSettings = FlowSettings()) -> ibis.Table:
+    """Flows, seen from one end or from both.
+
+    Parameters
+    ----------
+    sockets, segments : ibis.Table
+        SocketRecord (with ``segment_id``) and SegmentHeader.
+    settings : FlowSettings
+
+    Returns
+    -------
+    ibis.Table
+        FlowRecord.
+    """
+    lives = merge_sockets(sockets, segments)
+    ends = connected_lives(lives)
+    claims = find_claims(segments)
+    pairs = choose_pairs(find_candidates(ends, settings.clock_offset_ns))
+    joined = _join_ends(ends, pairs)
+    joined = _know_remote_host(joined, claims, settings)
+    joined = _know_listening(joined, lives, claims, settings)
+    return _name_roles(joined)
+
+
+def count_ambiguous(sockets: ibis.Table, segments: ibis.Table, settings: FlowSettings = FlowSettings()) -> ibis.Table:
+    """Sockets whose other end was seen but cannot be told from another one's.
+
+    Parameters
+    ----------
+    sockets, segments, settings
+        As for `build_flows`.
+
+    Returns
+    -------
+    ibis.Table
+        life, candidates.
+    """
+    candidates = find_candidates(connected_lives(merge_sockets(sockets, segments)), settings.clock_offset_ns)
+    return find_ambiguous(candidates, choose_pairs(candidates))
+
+
+def _join_ends(ends: ibis.Table, pairs: ibis.Table) -> ibis.Table:
+    """One row a conversation: the end ``x`` that was seen, and the end ``y`` where that was seen too."""
+    x = ends.rename("x_{name}")
+    y = ends.rename("y_{name}").view()
+    pairs = pairs.rename(x_life="life", y_life="other_life")
+    both = x.left_join(pairs, "x_life").drop("x_life_right")
+    both = both.filter(both.y_life.isnull() | (both.x_life < both.y_life))
+    return both.left_join(y, "y_life").drop("y_life_right")
+
+
+def _know_remote_host(joined: ibis.Table, claims: ibis.Table, settings: FlowSettings) -> ibis.Table:
+    """Add ``remote_host``: the traced host at the other end, seen there or by its address."""
+    asked = joined.filter(joined.y_life.isnull(), ~is_loopback(joined.x_remote_addr))
+    asked = asked.select(
+        end=asked.x_life, address=asked.x_remote_addr, first_ns=asked.x_first_ns, last_ns=asked.x_last_ns
+    )
+    owners = find_owners(asked, claims, settings.clock_offset_ns)
+    known = joined.left_join(owners, joined.x_life == owners.end)
+    local = ibis.ifelse(is_loopback(known.x_remote_addr), known.x_host, ibis.null("string"))
+    return known.mutate(remote_host=ibis.coalesce(known.y_host, local, known.owner)).drop("end", "owner")
+
+
+def _know_listening(joined: ibis.Table, lives: ibis.Table, claims: ibis.Table, settings: FlowSettings) -> ibis.Table:
+    """Add ``x_listens`` and ``y_listens``: whether somebody waits on the port at that end."""
+    near = joined.select(
+        end=joined.x_life, host=joined.x_host, netns=joined.x_netns, protocol=joined.x_protocol,
+        addr=joined.x_local_addr, port=joined.x_local_port, first_ns=joined.x_first_ns, last_ns=joined.x_last_ns,
+        period_s=joined.x_period_s, own_socket_id=joined.x_socket_id,
+    )  # fmt: skip
+    far = far_ends(
+        joined.select(
+            end=joined.x_life, host=joined.remote_host, protocol=joined.x_protocol, addr=joined.x_remote_addr,
+            port=joined.x_remote_port, first_ns=ibis.coalesce(joined.y_first_ns, joined.x_first_ns),
+            last_ns=ibis.coalesce(joined.y_last_ns, joined.x_last_ns),
+            period_s=ibis.coalesce(joined.y_period_s, joined.x_period_s), own_socket_id=joined.y_socket_id,
+            seen_netns=joined.y_netns, other_netns=joined.x_netns,
+        ),
+        home_namespaces(lives, claims),
+    )  # fmt: skip
+    x_hit = match_listeners(near, lives, settings.clock_offset_ns).select(x_hit="end").distinct()
+    y_hit = match_listeners(far, lives, settings.clock_offset_ns).select(y_hit="end").distinct()
+    known = joined.left_join(x_hit, joined.x_life == x_hit.x_hit)
+    known = known.left_join(y_hit, known.x_life == y_hit.y_hit)
+    return known.mutate(x_listens=known.x_hit.notnull(), y_listens=known.y_hit.notnull()).drop("x_hit", "y_hit")
+
+
+def far_ends(ends: ibis.Table, homes: ibis.Table) -> ibis.Table:
+    """Give each end the network namespaces it can be in: the seen one, the caller's for loopback, else the home one.
+
+    Parameters
+    ----------
+    ends : ibis.Table
+        As for `match_listeners`, without ``netns`` but with ``seen_netns`` and ``other_netns`` (either may be null).
+        Ends without a host are dropped.
+    homes : ibis.Table
+        From `home_namespaces`.
+
+    Returns
+    -------
+    ibis.Table
+        As for `match_listeners`.
+    """
+    ends = ends.filter(ends.host.notnull())
+    own = ibis.coalesce(ends.seen_netns, ibis.ifelse(is_loopback(ends.addr), ends.other_netns, ibis.null("string")))
+    ends = ends.mutate(own_netns=own)
+    certain = ends.filter(ends.own_netns.notnull()).mutate(netns=lambda t: t.own_netns)
+    homes = homes.rename(home_host="host")
+    guessed = ends.filter(ends.own_netns.isnull())
+    guessed = guessed.join(homes, guessed.host == homes.home_host)
+    wanted = [
+        "end", "host", "netns", "protocol", "addr", "port", "first_ns", "last_ns", "period_s", "own_socket_id",
+    ]  # fmt: skip
+    return certain.select(wanted).union(guessed.select(wanted))
+
+
+def _name_roles(joined: ibis.Table) -> ibis.Table:
+    """Decide who began, and turn x and y into originator and responder."""
+    alone = joined.y_life.isnull()
+    x_called = joined.x_listens & ~joined.y_listens
+    x_calls = ibis.ifelse(alone, ~joined.x_listens, joined.y_listens & ~joined.x_listens)
+    x_low, y_low = joined.x_local_port < WELL_KNOWN, joined.x_remote_port < WELL_KNOWN
+    upper = (joined.x_local_port > joined.x_remote_port) | (
+        (joined.x_local_port == joined.x_remote_port) & (joined.x_local_addr > joined.x_remote_addr)
+    )
+    by_port = x_low != y_low
+    table = joined.mutate(
+        x_is_orig=ibis.cases((x_calls, True), (x_called, False), (by_port, y_low), else_=upper),
+        direction=ibis.cases((x_calls | x_called, "listener"), (by_port, "port"), else_="unknown"),
+        answered=joined.x_answered | joined.y_answered.fill_null(False),
+        finished=joined.x_finished | joined.y_finished.fill_null(False),
+    )
+    orig = table.x_is_orig
+
+    def pick(x: Any, y: Any) -> tuple[Any, Any]:
+        """The originator's and the responder's value of what is known at x and at y."""
+        return ibis.ifelse(orig, x, y), ibis.ifelse(orig, y, x)
+
+    orig_addr, resp_addr = pick(table.x_local_addr, table.x_remote_addr)
+    orig_port, resp_port = pick(table.x_local_port, table.x_remote_port)
+    orig_host, resp_host = pick(table.x_host, table.remote_host)
+    orig_socket, resp_socket = pick(table.x_socket_id, table.y_socket_id)
+    # each end counts both ways, and the last look at it came before its last byte: the larger count is nearer
+    orig_bytes, resp_bytes = pick(
+        _larger(table.x_sent_bytes, table.y_received_bytes), _larger(table.x_received_bytes, table.y_sent_bytes)
+    )
+    orig_location, resp_location = pick(table.x_location, table.y_location)
+    orig_seen = ibis.ifelse(orig, True, table.y_life.notnull())
+    x_spent, y_spent = table.x_last_ns - table.x_first_ns, table.y_last_ns - table.y_first_ns
+    # compared with an end that was not seen, nothing is less
+    y_more = (table.y_samples > table.x_samples) | ((table.y_samples == table.x_samples) & (y_spent > x_spent))
+    # an end that only its tuple is left of was not seen while it spoke
+    y_better = ibis.ifelse(table.x_open == table.y_open, y_more, table.y_open).fill_null(False)
+    ids = ibis.ifelse(
+        table.y_life.isnull(), table.x_life, table.y_socket_id.fill_null("") + ibis.literal("+") + table.x_life
+    )
+    made = {
+        "flow_id": ids,
+        "protocol": table.x_protocol,
+        "orig_addr": orig_addr,
+        "orig_port": orig_port,
+        "resp_addr": resp_addr,
+        "resp_port": resp_port,
+        "direction": table.direction,
+        "orig_host": orig_host,
+        "resp_host": resp_host,
+        "orig_socket_id": orig_socket,
+        "resp_socket_id": resp_socket,
+        "first_ns": _smaller(table.x_first_ns, table.y_first_ns),
+        "last_ns": _larger(table.x_last_ns, table.y_last_ns),
+        "duration_s": ibis.ifelse(y_better, y_spent, x_spent).cast("float64") / 1e9,
+        "samples": ibis.ifelse(y_better, table.y_samples, table.x_samples),
+        "period_s": ibis.ifelse(y_better, table.y_period_s, table.x_period_s),
+        "orig_bytes": orig_bytes,
+        "resp_bytes": resp_bytes,
+        "end": ibis.cases(
+            (~table.answered, ibis.literal("unanswered")),
+            (table.finished, ibis.literal("fin")),
+            else_=ibis.null("string"),
+        ),
+        "location": ibis.ifelse(orig_seen, orig_location, resp_location),
+    }
+    return table.select(**{column.name: made[column.name] for column in columns(FlowRecord)})
+
+
+def _larger(a: Any, b: Any) -> Any:
+    return ibis.cases((a.isnull(), b), (b.isnull(), a), (a > b, a), else_=b)
+
+
+def _smaller(a: Any, b: Any) -> Any:
+    return ibis.cases((a.isnull(), b), (b.isnull(), a), (a < b, a), else_=b)

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Instances of applications and the services each of them used (Macroscope, section 2.1).
+
+An instance is (application, pid, address of its host). A flow counts for the application that began it, if that
+is known, its direction is known, and it was answered.
+
+Where we depart from the paper: what a process says to its own host over loopback is a use too (``resp_addr`` keeps
+the loopback address), but loopback is no address of the host. Such a use belongs to the instance at the process's
+first other address, so that one process with a local cache and a remote database is one instance and not two.
+Where a connected socket is held by several processes of one application, it counts for the oldest of them: it
+made the socket, the others inherited it.
+"""
+
+import ibis
+
+from whoneeds.collector.owners import find_holders
+from whoneeds.collector.sockets import is_loopback
+from whoneeds.model.conclusions import ApplicationInstance, ServiceUse
+from whoneeds.model.errors import SettingsError
+from whoneeds.model.evidence import LOCATIONS
+from whoneeds.model.schema import columns
+
+EVERYWHERE = "all"
+
+
+def select_flows(flows: ibis.Table, location: str | None = None) -> ibis.Table:
+    """Flows that a dependency may rest on.
+
+    Parameters
+    ----------
+    flows : ibis.Table
+        FlowRecord.
+    location : {"inside", "vpn", "outside", "all"}, optional
+        Where the observing host must have been. By default, flows are left out whose host is known to have been
+        elsewhere than inside; hosts without rules on their addresses are kept.
+
+    Raises
+    ------
+    SettingsError
+        If the location is none of these.
+    """
+    used = flows.filter(flows.direction != "unknown", (flows.end != "unanswered") | flows.end.isnull())
+    if location is None:
+        return used.filter((used.location == "inside") | used.location.isnull())
+    if location == EVERYWHERE:
+        return used
+    if location not in LOCATIONS:
+        raise SettingsError("location", expected=f"one of {(*LOCATIONS, EVERYWHERE)}", found=ascii(location)[:40])
+    return used.filter(used.location == location)
+
+
+def find_uses(
+    flows: ibis.Table,
+    attributions: ibis.Table,
+    sockets: ibis.Table,
+    processes: ibis.Table,
+    location: str | None = None,
+) -> ibis.Table:
+    """Flows whose application is known, each with the instance it counts for.
+
+    Parameters
+    ----------
+    flows, attributions : ibis.Table
+        FlowRecord and Attribution.
+    sockets, processes : ibis.Table
+        SocketRecord and ProcessRecord, with ``segment_id``.
+    location : str, optional
+        As for `select_flows`.
+
+    Returns
+    -------
+    ibis.Table
+        The flow's columns and app, host, pid, address, user, process_id, resp_app.
+    """
+    used = select_flows(flows, location)
+    named = attributions.filter(attributions.app.notnull())
+    orig = named.filter(named.side == "orig").select(orig_flow_id="flow_id", app="app")
+    resp = named.filter(named.side == "resp").select(resp_flow_id="flow_id", resp_app="app").view()
+    uses = used.join(orig, used.flow_id == orig.orig_flow_id)
+    uses = uses.left_join(resp, uses.flow_id == resp.resp_flow_id)
+    holders = _oldest_holder(find_holders(sockets, processes))
+    uses = uses.join(
+        holders,
+        [
+            uses.orig_socket_id == holders.socket_id,
+            uses.resp_addr == holders.peer_addr,
+            uses.resp_port == holders.peer_port,
+        ],
+    )
+    uses = uses.mutate(
+        host=uses.orig_host,
+        user=uses.orig_host + ibis.literal("/") + uses.uid.cast("string").fill_null("?"),
+        away=~is_loopback(uses.orig_addr),
+    )
+    first_address = uses.group_by("process_id").aggregate(
+        home=uses.orig_addr.argmin(uses.first_ns.cast("string").lpad(20, "0") + uses.orig_addr, where=uses.away)
+    )
+    uses = uses.join(first_address, "process_id")
+    return uses.mutate(address=ibis.ifelse(uses.away, uses.orig_addr, uses.home.coalesce(uses.orig_addr)))
+
+
+def find_instances(uses: ibis.Table) -> ibis.Table:
+    """Instances of applications.
+
+    Parameters
+    ----------
+    uses : ibis.Table
+        From `find_uses`.
+
+    Returns
+    -------
+    ibis.Table
+        ApplicationInstance.
+    """
+    rows = uses.mutate(latest=uses.last_ns.cast("string").lpad(20, "0") + uses.process_id)
+    instances = rows.group_by(["app", "host", "pid", "address"]).aggregate(
+        user=rows.user.argmax(rows.latest),
+        process_id=rows.process_id.argmax(rows.latest),
+        first_ns=rows.first_ns.min(),
+        last_ns=rows.last_ns.max(),
+    )
+    return instances.select([column.name for column in columns(ApplicationInstance)])
+
+
+def sum_service_use(uses: ibis.Table) -> ibis.Table:
+    """What each instance used: one row for each service instance.
+
+    Parameters
+    ----------
+    uses : ibis.Table
+        From `find_uses`.
+
+    Returns
+    -------
+    ibis.Table
+        ServiceUse.
+    """
+    instances = find_instances(uses).select("app", "host", "pid", "address", "user")
+    rows = uses.drop("user").mutate(spent_ns=(uses.duration_s * 1e9).round().cast("int64"))
+    summed = rows.group_by(["app", "host", "pid", "address", "protocol", "resp_port", "resp_addr"]).aggregate(
+        hosts=rows.resp_host.nunique(),
+        one_host=rows.resp_host.max(),
+        hostless=rows.resp_host.isnull().cast("int64").sum(),
+        apps=rows.resp_app.nunique(),
+        one_app=rows.resp_app.max(),
+        flows=rows.count(),
+        samples=rows.samples.sum().cast("int64"),
+        spent_ns=rows.spent_ns.sum().cast("int64"),
+        period_s=rows.period_s.max(),
+        orig_bytes=rows.orig_bytes.sum().cast("int64"),
+        resp_bytes=rows.resp_bytes.sum().cast("int64"),
+        first_ns=rows.first_ns.min(),
+        last_ns=rows.last_ns.max(),
+    )
+    joined = summed.join(instances, ["app", "host", "pid", "address"])
+    joined = joined.mutate(
+        port=joined.resp_port,
+        resp_host=ibis.ifelse((joined.hosts == 1) & (joined.hostless == 0), joined.one_host, ibis.null("string")),
+        resp_app=ibis.ifelse(joined.apps == 1, joined.one_app, ibis.null("string")),
+        duration_s=joined.spent_ns.cast("float64") / 1e9,
+    )
+    return joined.select([column.name for column in columns(ServiceUse)])
+
+
+def _oldest_holder(holders: ibis.Table) -> ibis.Table:
+    """The holder of each socket that began first."""
+    age = holders.start_ticks.cast("string").lpad(20, "0") + holders.pid.cast("string").lpad(20, "0")
+    rows = holders.mutate(age=age)
+    return rows.group_by(["socket_id", "peer_addr", "peer_port"]).aggregate(
+        process_id=rows.process_id.argmin(rows.age),
+        pid=rows.pid.argmin(rows.age),
+        uid=rows.uid.argmin(rows.age),
+    )

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which two sockets are the two ends of one conversation.
+
+Both know the same addresses and ports, mirrored, at the same time. A tuple is used again and again, an address can
+be on two hosts, and hosts' clocks differ; so two sockets are paired only if each is the other's best match:
+
+* among sockets in one namespace of one host, which cannot hold one tuple twice at a time, the longest overlap
+  in time wins;
+* if sockets of several namespaces or hosts come within the clocks' uncertainty of the best, nobody can tell.
+
+What cannot be told is not paired: both sides stay as conversations of which one end was seen.
+"""
+
+from typing import Any
+
+import ibis
+
+from whoneeds.collector.sockets import is_loopback
+
+
+def find_candidates(lives: ibis.Table, clock_offset_ns: int) -> ibis.Table:
+    """All pairs of lives that could be two ends of one conversation, each in both orders.
+
+    Parameters
+    ----------
+    lives : ibis.Table
+        From `whoneeds.collector.sockets.connected_lives`.
+    clock_offset_ns : int
+        How far the clocks of two hosts may be apart; a sampling period of each is added.
+
+    Returns
+    -------
+    ibis.Table
+        life, other_life, place, other_place (host and namespace), overlap_ns (negative: a pause between them),
+        slack_ns.
+    """
+    left = _ends(lives)
+    right = _ends(lives).rename("other_{name}").view()
+    both = left.join(
+        right,
+        [
+            left.protocol == right.other_protocol,
+            left.scope == right.other_scope,
+            left.local_addr == right.other_remote_addr,
+            left.local_port == right.other_remote_port,
+            left.remote_addr == right.other_local_addr,
+            left.remote_port == right.other_local_port,
+            left.socket_id != right.other_socket_id,
+        ],
+    )
+    begin = ibis.ifelse(both.first_ns > both.other_first_ns, both.first_ns, both.other_first_ns)
+    end = ibis.ifelse(both.last_ns < both.other_last_ns, both.last_ns, both.other_last_ns)
+    both = both.mutate(
+        overlap_ns=end - begin,
+        slack_ns=((both.period_s + both.other_period_s) * 1e9).cast("int64") + clock_offset_ns,
+    )
+    return both.filter(both.overlap_ns >= -both.slack_ns).select(
+        "life", "other_life", "place", "other_place", "overlap_ns", "slack_ns"
+    )
+
+
+def choose_pairs(candidates: ibis.Table) -> ibis.Table:
+    """The candidates in which each side is the other's clear best.
+
+    Parameters
+    ----------
+    candidates : ibis.Table
+        From `find_candidates`.
+
+    Returns
+    -------
+    ibis.Table
+        life, other_life; each pair in both orders.
+    """
+    table = candidates.mutate(
+        best=candidates.overlap_ns.max().over(group_by=candidates.life),
+        other_best=candidates.overlap_ns.max().over(group_by=candidates.other_life),
+    )
+    close = table.overlap_ns >= table.best - table.slack_ns
+    other_close = table.overlap_ns >= table.other_best - table.slack_ns
+    table = table.mutate(
+        ties=(table.overlap_ns == table.best).cast("int64").sum().over(group_by=table.life),
+        other_ties=(table.overlap_ns == table.other_best).cast("int64").sum().over(group_by=table.other_life),
+        low=_where(close, table.other_place).min().over(group_by=table.life),
+        high=_where(close, table.other_place).max().over(group_by=table.life),
+        other_low=_where(other_close, table.place).min().over(group_by=table.other_life),
+        other_high=_where(other_close, table.place).max().over(group_by=table.other_life),
+    )
+    return table.filter(
+        table.overlap_ns == table.best,
+        table.overlap_ns == table.other_best,
+        table.ties == 1,
+        table.other_ties == 1,
+        table.low == table.high,
+        table.other_low == table.other_high,
+    ).select("life", "other_life")
+
+
+def find_ambiguous(candidates: ibis.Table, pairs: ibis.Table) -> ibis.Table:
+    """Lives that have candidates and were paired with none of them.
+
+    Parameters
+    ----------
+    candidates, pairs : ibis.Table
+        From `find_candidates` and `choose_pairs`.
+
+    Returns
+    -------
+    ibis.Table
+        life, candidates (how many).
+    """
+    refused = candidates.anti_join(pairs, "life")
+    return refused.group_by("life").aggregate(candidates=refused.count())
+
+
+def _ends(lives: ibis.Table) -> ibis.Table:
+    place = lives.host + ibis.literal("/") + lives.netns
+    return lives.select(
+        "life", "socket_id", "protocol", "local_addr", "local_port", "remote_addr", "remote_port", "first_ns",
+        "last_ns", "period_s",
+        place=place,
+        # loopback is another network in every namespace
+        scope=ibis.ifelse(is_loopback(lives.local_addr) | is_loopback(lives.remote_addr), place, ibis.literal("")),
+    )  # fmt: skip
+
+
+def _where(condition: Any, value: Any) -> Any:
+    return ibis.ifelse(condition, value, ibis.null("string"))

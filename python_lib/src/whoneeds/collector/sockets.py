@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Socket rows of all segments, put together to one row for each socket and peer: its *life*.
+
+A segment says of a socket what it saw while it was open; a connection that lasts an hour is in sixty of them, once
+for each process that held it. Bytes are running totals, so the largest counts; samples add up over segments, but
+not over the owners of one segment. A UDP socket can be pointed at one peer after the other: each is a life of its own.
+"""
+
+from typing import Any
+
+import ibis
+
+#: States that a TCP socket has only after both ends agreed to speak.
+ANSWERED = ("established", "fin_wait1", "fin_wait2", "time_wait", "close_wait", "last_ack", "closing")
+#: States of sockets that wait for whoever comes; UDP knows no other way to wait.
+WAITING = ("listen", "bound")
+
+_TUPLE = ["protocol", "local_addr", "local_port", "remote_addr", "remote_port"]
+_KEY = ["socket_id", "host", "netns", *_TUPLE]
+
+
+def merge_sockets(sockets: ibis.Table, segments: ibis.Table) -> ibis.Table:
+    """Lives of sockets.
+
+    Parameters
+    ----------
+    sockets : ibis.Table
+        SocketRecord, with ``segment_id``.
+    segments : ibis.Table
+        SegmentHeader.
+
+    Returns
+    -------
+    ibis.Table
+        socket_id, host, netns, protocol, local_addr, local_port, remote_addr, remote_port, ``life`` (unique text),
+        first_ns, last_ns, samples, ``period_s`` and ``location`` (of its segments: longest, latest known),
+        sent_bytes, received_bytes, ``answered``, ``finished``, ``waiting``, ``open`` (bool: ever seen while it was
+        more than a tuple).
+    """
+    headers = segments.select("segment_id", "period_s", "location", "opened_ns")
+    # the kernel counts the peer's data only when there is a peer that answers
+    heard = (sockets.state.isin(ANSWERED)) | (sockets.received_bytes.fill_null(0) > 0)
+    rows = sockets.mutate(
+        answered=heard.cast("int64"),
+        finished=(sockets.state == "time_wait").cast("int64"),
+        waiting=(sockets.state.isin(WAITING)).cast("int64"),
+        open=(sockets.source != "tuple_only").cast("int64"),
+    ).join(headers, "segment_id")
+    by_segment = rows.group_by([*_KEY, "segment_id"]).aggregate(
+        first_ns=rows.first_ns.min(),
+        last_ns=rows.last_ns.max(),
+        samples=rows.samples.max(),
+        all_samples=rows.samples.sum(),
+        period_s=rows.period_s.max(),
+        location=rows.location.max(),
+        opened_ns=rows.opened_ns.max(),
+        sent_bytes=rows.sent_bytes.max(),
+        received_bytes=rows.received_bytes.max(),
+        answered=rows.answered.max(),
+        finished=rows.finished.max(),
+        waiting=rows.waiting.max(),
+        open=rows["open"].max(),
+    )
+    # one row for each holder: at the same time, or one after the other, and then no more than there was time for
+    room = ((by_segment.last_ns - by_segment.first_ns) / (by_segment.period_s * 1e9)).round().cast("int64") + 1
+    most = ibis.ifelse(by_segment.all_samples < room, by_segment.all_samples, room)
+    by_segment = by_segment.mutate(samples=ibis.ifelse(most > by_segment.samples, most, by_segment.samples))
+    lives = by_segment.group_by(_KEY).aggregate(
+        first_ns=by_segment.first_ns.min(),
+        last_ns=by_segment.last_ns.max(),
+        samples=by_segment.samples.sum().cast("int64"),
+        period_s=by_segment.period_s.max(),
+        location=by_segment.location.argmax(by_segment.opened_ns, where=by_segment.location.notnull()),
+        sent_bytes=by_segment.sent_bytes.max(),
+        received_bytes=by_segment.received_bytes.max(),
+        answered=by_segment.answered.max() > 0,
+        finished=by_segment.finished.max() > 0,
+        waiting=by_segment.waiting.max() > 0,
+        open=by_segment["open"].max() > 0,
+    )
+    return lives.mutate(life=lives.socket_id + ibis.literal(" ") + _words(lives))
+
+
+def connected_lives(lives: ibis.Table) -> ibis.Table:
+    """Lives with a peer. Port 0 is no peer: name resolution asks the kernel for a route that way and sends nothing."""
+    return lives.filter(lives.remote_addr.notnull(), lives.remote_port > 0, lives.local_port > 0)
+
+
+def waiting_lives(lives: ibis.Table) -> ibis.Table:
+    """Lives of listening TCP sockets and of UDP sockets that are bound without a peer."""
+    return lives.filter(lives.waiting, lives.remote_addr.isnull(), lives.local_port > 0)
+
+
+def is_loopback(address: Any) -> Any:
+    """Whether an address column means the machine, or rather the network namespace, itself."""
+    return address.startswith("127.") | (address == "::1")
+
+
+def _words(lives: ibis.Table) -> Any:
+    local = lives.local_addr + ibis.literal(" ") + lives.local_port.cast("string")
+    remote = lives.remote_addr.fill_null("*") + ibis.literal(" ") + lives.remote_port.fill_null(0).cast("string")
+    return local + ibis.literal(" > ") + remote

@@ -1,0 +1,427 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A session with the store: open it, read tables, replace tables, add batches of evidence.
+
+Each file is compared with the manifest before its first use in a session. One that is missing or changed is left out
+and reported in `Store.problems`: an answer is then partial and says so, never silently wrong.
+"""
+
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ibis
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from whoneeds.model.errors import StoreError
+from whoneeds.model.schema import table_name
+from whoneeds.model.vocabulary import CONCLUSIONS, EVIDENCE
+from whoneeds.store.columns import arrow_schema, ibis_schema, stored_columns, to_arrow
+from whoneeds.store.durable import flush_directory, hash_file, make_directory, replace_file
+from whoneeds.store.engine import EngineSettings, connect_engine
+from whoneeds.store.lock import StoreLock
+from whoneeds.store.manifest import (
+    DERIVED,
+    FILE_NAME,
+    Batch,
+    FileEntry,
+    Manifest,
+    derived_path,
+    evidence_path,
+    name_batch,
+    read_manifest,
+    write_manifest,
+)
+
+_LOCK = "lock"
+_SCRATCH = "scratch"
+_FOLDERS = ("evidence", "conclusions", "quarantine", _SCRATCH)
+_RECORD_BY_TABLE = {table_name(record): record for record in (*EVIDENCE, *CONCLUSIONS)}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A file that was left out.
+
+    Attributes
+    ----------
+    path : str
+        Below the store.
+    message : str
+        What is wrong with it.
+    rows : int
+        Rows that are missing because of it.
+    remedy : str
+        What brings them back.
+    """
+
+    path: str
+    message: str
+    rows: int
+    remedy: str
+
+
+@dataclass(frozen=True)
+class TakenSegment:
+    """A segment that passed all checks, ready to be stored.
+
+    Attributes
+    ----------
+    digest : str
+    boot_id : str
+    sequence : int
+    tables : mapping of record class to pyarrow.Table
+    """
+
+    digest: str
+    boot_id: str
+    sequence: int
+    tables: Mapping[type[Any], pa.Table]
+
+
+class Store:
+    """An open store; made by `open_store`.
+
+    Attributes
+    ----------
+    path : Path
+        Where it lies, absolute.
+    problems : list of Problem
+        Files that were left out of the tables read so far.
+    """
+
+    def __init__(self, path: Path, *, writable: bool, settings: EngineSettings) -> None:
+        self.path = path
+        self.problems: list[Problem] = []
+        self._writable = writable
+        self._manifest = read_manifest(path)
+        self._checked: dict[Path, Problem | None] = {}
+        self._tables: dict[str, Any] = {}
+        self._scratch = path / _SCRATCH / secrets.token_hex(8)
+        if writable:
+            self._sweep()
+        self._engine = connect_engine(path, self._scratch, settings)
+
+    def close(self) -> None:
+        """Close the engine and remove what it spilled."""
+        self._engine.disconnect()
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    def table(self, record: type[Any]) -> ibis.Table:
+        """The table of a record, as an Ibis expression; empty but typed if there are no rows.
+
+        Parameters
+        ----------
+        record : type
+            A record of the vocabulary.
+
+        Returns
+        -------
+        ibis.Table
+            The record's columns; evidence out of segments also has ``segment_id``.
+        """
+        name = table_name(record)
+        if name not in self._tables:
+            good = [str(self.path / path) for path, entry in self._files(name) if self._check(path, entry)]
+            unique = f"{name}_{secrets.token_hex(4)}"
+            if good:
+                # the folders' names repeat what the columns say; they must not take the columns' place
+                self._tables[name] = self._engine.read_parquet(good, table_name=unique, hive_partitioning=False)
+            else:
+                self._tables[name] = self._engine.create_table(unique, schema=ibis_schema(record), temp=True)
+        return self._tables[name]
+
+    def rows(self, record: type[Any]) -> list[dict[str, Any]]:
+        """All rows of a record's table, as dictionaries; lists of text come as tuples."""
+        lists = [column.name for column in stored_columns(record) if column.type == "string[]"]
+        rows: list[dict[str, Any]] = self.read(self.table(record)).to_pylist()
+        for row in rows:
+            for name in lists:
+                row[name] = None if row[name] is None else tuple(row[name])
+        return rows
+
+    def read(self, expression: Any) -> pa.Table:
+        """The result of an Ibis expression over this store's tables."""
+        return self._engine.to_pyarrow(expression)
+
+    # -- writing -------------------------------------------------------------------------------------------------
+
+    def write_table(self, record: type[Any], rows: Any) -> int:
+        """Replace a derived table in one step. What is read from it afterwards is what was written.
+
+        Parameters
+        ----------
+        record : type
+            A conclusion of the vocabulary, or FlowRecord.
+        rows : ibis.Table, pyarrow.Table or iterable of that record
+            The whole new table. Columns are taken by name; others are refused.
+
+        Returns
+        -------
+        int
+            Number of rows written.
+
+        Raises
+        ------
+        StoreError
+            If the store was opened for reading, the columns differ, or a value is missing that must not be.
+        """
+        self._require_writable()
+        name = table_name(record)
+        if name not in DERIVED:
+            raise StoreError(
+                f"{name} is evidence", expected="a derived table", found=name, remedy="evidence comes by ingest"
+            )
+        schema = arrow_schema(record)
+        path = derived_path(name)
+        make_directory((self.path / path).parent, self.path)
+        count = 0
+        with (
+            replace_file(self.path / path) as file,
+            pq.ParquetWriter(file, schema, write_page_checksum=True, compression="zstd") as writer,
+        ):
+            for piece in self._pieces(record, rows):
+                count += piece.num_rows
+                writer.write_table(piece)
+        self._manifest.derived[name] = FileEntry(hash_file(self.path / path), count)
+        write_manifest(self.path, self._manifest)
+        self._tables.pop(name, None)
+        self._checked[path] = None
+        return count
+
+    def _pieces(self, record: type[Any], rows: Any) -> Iterator[pa.Table]:
+        """The rows as Arrow tables of the record's schema, in an order that depends on nothing but the rows."""
+        wanted = [column.name for column in stored_columns(record)]
+        if not isinstance(rows, ibis.Table):
+            rows = ibis.memtable(rows if isinstance(rows, pa.Table) else to_arrow(record, rows))
+        if set(rows.columns) != set(wanted):
+            raise StoreError(
+                f"columns of {table_name(record)}", expected=str(sorted(wanted)), found=str(sorted(rows.columns))
+            )
+        sorted_by = [column.name for column in stored_columns(record) if column.type != "string[]"]
+        # worked out once inside the engine, which may spill it; then streamed out by Arrow's own interface, since
+        # the way Ibis streams does not exist in DuckDB 2 any more
+        name = f"making_{secrets.token_hex(4)}"
+        made = self._engine.create_table(name, rows.select(wanted), temp=True)
+        try:
+            ordered = self._engine.con.sql(str(ibis.to_sql(made.order_by(sorted_by), dialect="duckdb")))
+            for batch in pa.RecordBatchReader.from_stream(ordered):
+                yield _fit(record, pa.Table.from_batches([batch]))
+        finally:
+            self._engine.con.execute(f"DROP TABLE {name}")  # Ibis 12 writes this statement so that DuckDB 2 refuses it
+
+    # -- evidence ------------------------------------------------------------------------------------------------
+
+    def segments(self, host: str) -> dict[str, tuple[str, int]]:
+        """Boot and sequence of each segment of a host that the store holds, by digest."""
+        held: dict[str, tuple[str, int]] = {}
+        for batch in self._manifest.batches.values():
+            if batch.host == host:
+                held.update(batch.segments)
+        return held
+
+    def segment_hosts(self) -> dict[str, str]:
+        """The host of each segment that the store holds, by digest."""
+        return {digest: batch.host for batch in self._manifest.batches.values() for digest in batch.segments}
+
+    def add_batch(self, host: str, date: str, segments: Iterable[TakenSegment]) -> None:
+        """Store segments of one host and one day. They become part of the store at the next `commit`.
+
+        Parameters
+        ----------
+        host : str
+        date : str
+            ISO date (UTC) on which the segments were opened.
+        segments : iterable of TakenSegment
+        """
+        self._require_writable()
+        held = sorted(segments, key=lambda segment: segment.digest)
+        name = name_batch([segment.digest for segment in held])
+        batch = Batch(host, date, {one.digest: (one.boot_id, one.sequence) for one in held}, {})
+        for table, record in _RECORD_BY_TABLE.items():
+            parts = [segment.tables[record] for segment in held if record in segment.tables]
+            rows = sum(part.num_rows for part in parts)
+            if not rows:
+                continue
+            path = self.path / evidence_path(table, name, batch)
+            make_directory(path.parent, self.path)
+            with replace_file(path) as file:
+                merged = _fit(record, pa.concat_tables(parts))
+                pq.write_table(merged, file, write_page_checksum=True, compression="zstd")
+            batch.files[table] = FileEntry(hash_file(path), rows)
+        self._manifest.batches[name] = batch
+
+    def commit(self) -> None:
+        """Make all batches added since the last commit part of the store, in one step."""
+        self._require_writable()
+        write_manifest(self.path, self._manifest)
+        self._tables.clear()
+
+    def damaged_batches(self) -> dict[str, frozenset[str]]:
+        """Compare all evidence with the manifest; name each batch with a bad file, and its segments' digests."""
+        return {
+            name: frozenset(batch.segments)
+            for name, batch in self._manifest.batches.items()
+            if self._bad_files(name, batch)
+        }
+
+    def _bad_files(self, name: str, batch: Batch) -> list[Path]:
+        paths = [(evidence_path(table, name, batch), entry) for table, entry in batch.files.items()]
+        return [path for path, entry in paths if not self._check(path, entry)]
+
+    def forget_batch(self, name: str) -> None:
+        """Take a batch out of the store; with the next `commit` it is gone, and its segments are new again."""
+        self._require_writable()
+        batch = self._manifest.batches.pop(name)
+        gone = {str(evidence_path(table, name, batch)) for table in batch.files}
+        self.problems = [problem for problem in self.problems if problem.path not in gone]
+        for path in gone:
+            self._checked.pop(Path(path), None)
+
+    # -- files ---------------------------------------------------------------------------------------------------
+
+    def _require_writable(self) -> None:
+        if not self._writable:
+            raise StoreError("the store was opened for reading", expected="write=True", found="write=False")
+
+    def _files(self, table: str) -> list[tuple[Path, FileEntry]]:
+        if table in DERIVED:
+            entry = self._manifest.derived.get(table)
+            return [] if entry is None else [(derived_path(table), entry)]
+        return [
+            (evidence_path(table, name, batch), batch.files[table])
+            for name, batch in sorted(self._manifest.batches.items())
+            if table in batch.files
+        ]
+
+    def _check(self, path: Path, entry: FileEntry) -> bool:
+        """Whether a file is what the manifest says; looked at once a session."""
+        if path not in self._checked:
+            problem = _find_problem(self.path, path, entry)
+            self._checked[path] = problem
+            if problem is not None:
+                self.problems.append(problem)
+        return self._checked[path] is None
+
+    def _sweep(self) -> None:
+        """Remove what a killed writer left behind: files that no manifest names."""
+        named = {self.path / path for table in _RECORD_BY_TABLE for path, _ in self._files(table)}
+        for folder in ("evidence", "conclusions"):
+            for path in (self.path / folder).rglob("*"):
+                if not path.is_dir() and path not in named:
+                    path.unlink()
+        for path in self.path.glob(f".{FILE_NAME}.*"):
+            path.unlink()
+        shutil.rmtree(self.path / _SCRATCH, ignore_errors=True)
+
+
+def _find_problem(root: Path, path: Path, entry: FileEntry) -> Problem | None:
+    again = (
+        "run the analysis again"
+        if path.parts[0] == "conclusions"
+        else "ingest the collected segments again; they replace it if all of them are still there"
+    )
+    try:
+        found = hash_file(root / path)
+        if found != entry.sha256:
+            message = f"damaged: expected SHA-256 {entry.sha256[:16]}..., found {found[:16]}..."
+            return Problem(str(path), message, entry.rows, again)
+        rows = pq.read_metadata(root / path).num_rows
+    except FileNotFoundError:
+        return Problem(str(path), "missing", entry.rows, again)
+    except OSError as error:
+        return Problem(str(path), f"cannot be read: {error.strerror or error}", entry.rows, again)
+    if rows != entry.rows:
+        return Problem(str(path), f"expected {entry.rows} rows, found {rows}", entry.rows, again)
+    return None
+
+
+def _fit(record: type[Any], table: pa.Table) -> pa.Table:
+    """The table in exactly the record's stored schema; refused if a value is missing that must not be."""
+    schema = arrow_schema(record)
+    for column in stored_columns(record):
+        missing = table.column(column.name).null_count
+        if missing and not column.nullable:
+            raise StoreError(
+                f"{table_name(record)}.{column.name}", expected="a value in every row", found=f"{missing} without"
+            )
+    return pa.Table.from_arrays([table.column(field.name).cast(field.type) for field in schema], schema=schema)
+
+
+@contextmanager
+def open_store(
+    path: str | Path, *, create: bool = False, write: bool = False, settings: EngineSettings | None = None
+) -> Iterator[Store]:
+    """Open a store for reading or writing.
+
+    Parameters
+    ----------
+    path : str or Path
+    create : bool, default False
+        Make an empty store if there is none yet.
+    write : bool, default False
+        Lock it for this process alone; readers share.
+    settings : EngineSettings, optional
+
+    Yields
+    ------
+    Store
+
+    Raises
+    ------
+    StoreError
+        If there is none, it is busy, damaged, of another schema, or the folder holds something else.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from whoneeds.model.evidence import FlowRecord
+    >>> with tempfile.TemporaryDirectory() as folder, open_store(folder, create=True) as store:
+    ...     store.rows(FlowRecord)
+    []
+    """
+    root = Path(path).absolute()
+    if create:
+        _prepare(root)
+    elif not (root / FILE_NAME).exists():
+        read_manifest(root)
+    lock = StoreLock(root / _LOCK, exclusive=write)
+    try:
+        if create and not (root / FILE_NAME).exists():
+            write_manifest(root, Manifest())
+        store = Store(root, writable=write, settings=settings or EngineSettings())
+        try:
+            yield store
+        finally:
+            store.close()
+    finally:
+        lock.release()
+
+
+def _prepare(root: Path) -> None:
+    """Make the folder; refuse one that holds something else than a store."""
+    try:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        strangers = sorted(
+            one.name
+            for one in root.iterdir()
+            if one.name not in (*_FOLDERS, _LOCK) and not one.name.startswith(f".{FILE_NAME}.")
+        )
+    except OSError as error:
+        raise StoreError(
+            "the store's folder cannot be used", expected="a folder of one's own", found=f"{root}: {error.strerror}"
+        ) from error
+    if FILE_NAME not in strangers and strangers:
+        raise StoreError(
+            "this folder is no store",
+            expected="an empty folder or a store",
+            found=f"{root} with {strangers[0]!a}",
+            remedy="name another folder",
+        )
+    flush_directory(root.parent)
