@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Options that several verbs share, so that they mean the same everywhere."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from whoneeds.cli.outcome import Format, SummaryFormat
+
+#: Where `make discover` puts the store, seen from the checkout.
+DEFAULT_STORE = Path(".whoneeds/local/store")
+
+StoreOption = Annotated[
+    Path, typer.Option("--store", metavar="DIR", envvar="WHONEEDS_STORE", help="The store.", show_default=True)
+]
+FormatOption = Annotated[Format, typer.Option("--format", help="How rows are printed.")]
+SummaryOption = Annotated[
+    SummaryFormat,
+    typer.Option("--format", help="'json' prints a summary on standard output; words go to standard error."),
+]
+
+
+class Location(StrEnum):
+    """Where a host was when it observed, by the rules set on its addresses."""
+
+    INSIDE = "inside"
+    VPN = "vpn"
+    OUTSIDE = "outside"
+    ALL = "all"
+
+
+class Method(StrEnum):
+    """How static is told from transient."""
+
+    MACROSCOPE = "macroscope"
+
+
+MethodOption = Annotated[Method, typer.Option("--method", help="How static needs are told from transient ones.")]
+TransientOption = Annotated[
+    float,
+    typer.Option("--transient-share", metavar="T", help="Below this share of N - 1, an application is all static."),
+]
+UsersOption = Annotated[
+    float, typer.Option("--users-share", metavar="U", help="Least share of users that a static service has.")
+]
+InstancesOption = Annotated[
+    float, typer.Option("--instances-share", metavar="I", help="Least share of instances that a static service has.")
+]

@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The verbs that ask: connections and deps."""
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from whoneeds.cli.options import DEFAULT_STORE, FormatOption, Location, Method, MethodOption, StoreOption
+from whoneeds.cli.outcome import DONE, DONE_IN_PART, Format, answer, is_styled, say, terminal_width
+from whoneeds.cli.verbs import Examples, add_verb
+from whoneeds.model.errors import SettingsError
+
+if TYPE_CHECKING:
+    from whoneeds.render.table import Shown
+    from whoneeds.store.session import Store
+
+
+class Level(StrEnum):
+    """Level of detail."""
+
+    HOST = "host"
+    APP = "1"
+    APP_TO_INSTANCE = "2"
+    INSTANCE = "3"
+    INSTANCE_TO_INSTANCE = "4"
+
+
+class Kind(StrEnum):
+    """Which needs to show."""
+
+    STATIC = "static"
+    TRANSIENT = "transient"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs."""
+    for verb, examples in EXAMPLES.items():
+        add_verb(app, verb, examples)
+
+
+def connections(store: StoreOption = DEFAULT_STORE, form: FormatOption = Format.TABLE) -> None:
+    """List connections and the programs at both ends."""
+    from whoneeds.collector.connections import join_connections
+    from whoneeds.model.conclusions import Attribution, Connection
+    from whoneeds.model.evidence import FlowRecord
+    from whoneeds.model.schema import columns
+    from whoneeds.pipeline import require
+    from whoneeds.render.views import CONNECTION_COLUMNS, sort_connections
+    from whoneeds.store.session import open_store
+
+    with open_store(store) as opened:
+        sentences = _observe(opened)
+        require(opened, Attribution, "whoneeds attribute")
+        made = join_connections(opened.table(FlowRecord), opened.table(Attribution))
+        rows = sort_connections(opened.read(made).to_pylist())
+        _print(rows, [column.name for column in columns(Connection)], CONNECTION_COLUMNS, form, sentences)
+        _finish(opened)
+
+
+def deps(
+    store: StoreOption = DEFAULT_STORE,
+    level: Annotated[
+        Level,
+        typer.Option(
+            "--level",
+            help="host: applications on hosts. 1: application -> service. 2: application -> service instance. "
+            "3: instance -> service. 4: instance -> service instance.",
+        ),
+    ] = Level.HOST,
+    app: Annotated[str | None, typer.Option("--app", metavar="NAME", help="Only what this application needs.")] = None,
+    service: Annotated[
+        str | None, typer.Option("--service", metavar="PROTOCOL/PORT", help="Only who needs this service: tcp/5432.")
+    ] = None,
+    kind: Annotated[Kind | None, typer.Option("--kind", help="Only needs of this kind.")] = None,
+    location: Annotated[
+        Location | None,
+        typer.Option("--location", help="Decide anew from what hosts saw there; by default what analyze decided."),
+    ] = None,
+    method: MethodOption = Method.MACROSCOPE,
+    form: FormatOption = Format.TABLE,
+) -> None:
+    """List who needs whom.
+
+    One row a dependent and what it depends on, with the figures that this rests on.
+    """
+    from whoneeds.model.conclusions import Dependency
+    from whoneeds.model.schema import columns
+    from whoneeds.pipeline import find_dependencies, require
+    from whoneeds.render.views import dependency_columns, name_ends, sort_dependencies
+    from whoneeds.store.session import open_store
+
+    wanted = _parse_service(service)
+    with open_store(store) as opened:
+        sentences = _observe(opened)
+        require(opened, Dependency, "whoneeds analyze")
+        made = opened.table(Dependency) if location is None else find_dependencies(opened, location)
+        made = _at_level(made, level).filter(lambda table: table.method == method.value)
+        if app is not None:
+            made = made.filter(made.app == app)
+        if wanted is not None:
+            made = made.filter(made.protocol == wanted[0], made.port == wanted[1])
+        if kind is not None:
+            made = made.filter(made.kind == kind.value)
+        rows = [{**name_ends(row), **row} for row in sort_dependencies(opened.read(made).to_pylist())]
+        names = ["dependent", "depends_on", *(column.name for column in columns(Dependency))]
+        _print(rows, names, dependency_columns(level.value), form, sentences)
+        _finish(opened)
+
+
+def _at_level(made: Any, level: Level) -> Any:
+    if level is Level.HOST:
+        from whoneeds.analysis.hosts import fold_to_hosts
+
+        return fold_to_hosts(made)
+    return made.filter(made.level == int(level.value))
+
+
+def _parse_service(text: str | None) -> tuple[str, int] | None:
+    """Protocol and port of a service.
+
+    Raises
+    ------
+    SettingsError
+    """
+    if text is None:
+        return None
+    protocol, slash, port = text.partition("/")
+    if slash and protocol in ("tcp", "udp") and port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536:
+        return protocol, int(port)
+    raise SettingsError(
+        "--service", expected="protocol/port, as in tcp/5432", found=ascii(text)[:40], remedy="ports go from 1 to 65535"
+    )
+
+
+def _observe(store: "Store") -> list[str]:
+    from whoneeds.cli.evidence import describe
+
+    return describe(store).sentences
+
+
+def _print(
+    rows: Sequence[Mapping[str, Any]], names: list[str], shown: "list[Shown]", form: Format, sentences: list[str]
+) -> None:
+    """Print rows in the form that was asked; under a table stands what it rests on."""
+    if form is Format.JSON:
+        from whoneeds.render.json_rows import format_json
+
+        answer(format_json(rows))
+    elif form is Format.CSV:
+        from whoneeds.render.csv_rows import format_csv
+
+        answer(format_csv(rows, names))
+    else:
+        from whoneeds.render.table import format_table
+
+        if rows:
+            answer(format_table(rows, shown, width=terminal_width(), styled=is_styled()))
+        else:
+            say("nothing to show")
+        say("")
+        for sentence in sentences:
+            say(sentence)
+
+
+def _finish(store: "Store") -> None:
+    for problem in store.problems:
+        say(f"left out: {problem.path}: {problem.message} ({problem.rows} rows); {problem.remedy}")
+    raise typer.Exit(DONE_IN_PART if store.problems else DONE)
+
+
+EXAMPLES: Examples = {
+    connections: (
+        "whoneeds connections --store found",
+        "whoneeds connections --store found --format csv > connections.csv",
+    ),
+    deps: (
+        "whoneeds deps --store found",
+        "whoneeds deps --store found --service tcp/5432 --kind static",
+        "whoneeds deps --store found --level 2 --app nginx --format json",
+    ),
+}

@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The line: from collected segments to facts, one function an arrow, each named after what it writes.
+
+::
+
+    segments -> ingest -> flows -> attribute -> instances -> dependencies -> facts
+
+Each reads tables of the store, calls a pure function, and writes its own tables. None knows the next one; the store
+between them is all that they share, so that each can be run again by itself.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ibis
+
+from whoneeds.analysis.macroscope import Thresholds, extract_dependencies
+from whoneeds.collector import ingest as collector_ingest
+from whoneeds.collector.attribution import attribute_flows
+from whoneeds.collector.flows import build_flows
+from whoneeds.collector.ingest import IngestResult
+from whoneeds.collector.instances import find_instances, find_uses, sum_service_use
+from whoneeds.collector.owners import find_holders
+from whoneeds.collector.sockets import WAITING
+from whoneeds.facts.document import Document, build_document
+from whoneeds.model.conclusions import ApplicationInstance, Attribution, Dependency, ServiceUse
+from whoneeds.model.errors import StoreError
+from whoneeds.model.evidence import FlowRecord, Gap, ProcessRecord, SegmentHeader, SocketRecord
+from whoneeds.model.schema import table_name
+from whoneeds.store.manifest import read_manifest
+from whoneeds.store.session import Store
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Step:
+    """An arrow that was walked.
+
+    Attributes
+    ----------
+    name : str
+    rows : dict of str to int
+        Rows written, by table.
+    seconds : float
+    """
+
+    name: str
+    rows: dict[str, int]
+    seconds: float
+
+
+@dataclass
+class Walk:
+    """What a walk along the line did.
+
+    Attributes
+    ----------
+    taken_in : IngestResult
+    steps : list of Step
+    """
+
+    taken_in: IngestResult
+    steps: list[Step] = field(default_factory=list)
+
+
+def ingest(
+    store: Store, folders: Iterable[Path], *, host: str | None = None, progress: Progress | None = None
+) -> IngestResult:
+    """Segments -> segment, process, socket, gap."""
+    return collector_ingest.ingest(store, folders, host=host, progress=progress)
+
+
+def flows(store: Store) -> dict[str, int]:
+    """Socket, segment -> flow: both ends of a conversation become one row, and it is known which end began."""
+    made = build_flows(store.table(SocketRecord), store.table(SegmentHeader))
+    return _write(store, {FlowRecord: made})
+
+
+def attribute(store: Store) -> dict[str, int]:
+    """Flow, socket, process, segment -> attribution: flows meet processes."""
+    require(store, FlowRecord, "whoneeds attribute")
+    made = attribute_flows(
+        store.table(FlowRecord), store.table(SocketRecord), store.table(ProcessRecord), store.table(SegmentHeader)
+    )
+    return _write(store, {Attribution: made})
+
+
+def instances(store: Store, *, location: str | None = None) -> dict[str, int]:
+    """Flow, attribution, socket, process -> application_instance, service_use."""
+    population, used = find_population(store, location)
+    return _write(store, {ApplicationInstance: population, ServiceUse: used})
+
+
+def dependencies(store: Store, *, thresholds: Thresholds = Thresholds()) -> dict[str, int]:
+    """Service_use, application_instance -> dependency."""
+    require(store, ServiceUse, "whoneeds analyze")
+    made = extract_dependencies(store.table(ServiceUse), store.table(ApplicationInstance), thresholds)
+    return _write(store, {Dependency: made})
+
+
+def facts(store: Store) -> Document:
+    """Dependency, service_use, socket, process, segment, gap -> the facts document; who calls writes it."""
+    require(store, Dependency, "whoneeds analyze")
+    gap = store.table(Gap)
+    return build_document(
+        service_uses=store.rows(ServiceUse),
+        dependencies=_rows(store, store.table(Dependency).filter(ibis._.level == 1)),
+        listeners=_rows(store, _find_listeners(store.table(SocketRecord), store.table(ProcessRecord))),
+        segments=store.rows(SegmentHeader),
+        gaps=_rows(store, gap.select("host", "source", "reason", "detail").distinct()),
+        applications=_name_applications(store),
+    )
+
+
+def run_line(
+    store: Store,
+    folders: Iterable[Path],
+    *,
+    host: str | None = None,
+    location: str | None = None,
+    thresholds: Thresholds = Thresholds(),
+    progress: Progress | None = None,
+    tell: Callable[[Step], None] | None = None,
+) -> Walk:
+    """Walk the line from segments to dependencies.
+
+    Parameters
+    ----------
+    store : Store
+        Opened for writing.
+    folders : iterable of Path
+        Where the segments lie.
+    host : str, optional
+        Whose segments they are, for folders that hold those of one host.
+    location : {"inside", "vpn", "outside", "all"}, optional
+        Which flows count; by default those of hosts that were inside, or have no rules to tell.
+    thresholds : Thresholds
+    progress : callable, optional
+        Called while segments are taken in, with files done, files in all, and the host.
+    tell : callable, optional
+        Called with each step when it is done.
+
+    Raises
+    ------
+    WhoneedsError
+        If a step cannot be done. What was taken in until then is kept.
+    """
+    begin = time.monotonic()
+    walk = Walk(ingest(store, folders, host=host, progress=progress))
+    _end_step(walk, "ingest", {"segment": len(walk.taken_in.taken)}, begin, tell)
+    arrows: tuple[tuple[str, Callable[[], dict[str, int]]], ...] = (
+        ("flows", lambda: flows(store)),
+        ("attribute", lambda: attribute(store)),
+        ("instances", lambda: instances(store, location=location)),
+        ("dependencies", lambda: dependencies(store, thresholds=thresholds)),
+    )
+    for name, arrow in arrows:
+        begin = time.monotonic()
+        _end_step(walk, name, arrow(), begin, tell)
+    return walk
+
+
+def find_population(store: Store, location: str | None) -> tuple[Any, Any]:
+    """Instances and what they used, of the flows seen at a location, as expressions.
+
+    Returns
+    -------
+    application_instance, service_use : ibis.Table
+    """
+    require(store, Attribution, "whoneeds attribute")
+    uses = find_uses(
+        store.table(FlowRecord),
+        store.table(Attribution),
+        store.table(SocketRecord),
+        store.table(ProcessRecord),
+        location,
+    )
+    return find_instances(uses), sum_service_use(uses)
+
+
+def find_dependencies(store: Store, location: str, thresholds: Thresholds = Thresholds()) -> Any:
+    """Dependencies of the flows seen at another location than the stored ones rest on, without writing them."""
+    population, used = find_population(store, location)
+    return extract_dependencies(used, population, thresholds)
+
+
+def require(store: Store, record: type[Any], command: str) -> None:
+    """Refuse to go on from a table that was never made: it would look like an empty one.
+
+    Raises
+    ------
+    StoreError
+    """
+    name = table_name(record)
+    if name not in read_manifest(store.path).derived:
+        raise StoreError(
+            "the analysis has not come this far", expected=f"the table {name} in {store.path}", found="none",
+            remedy=f"run {command} --store {store.path}",
+        )  # fmt: skip
+
+
+def _write(store: Store, tables: dict[type[Any], Any]) -> dict[str, int]:
+    return {table_name(record): store.write_table(record, made) for record, made in tables.items()}
+
+
+def _end_step(walk: Walk, name: str, rows: dict[str, int], begin: float, tell: Callable[[Step], None] | None) -> None:
+    walk.steps.append(Step(name, rows, round(time.monotonic() - begin, 3)))
+    if tell is not None:
+        tell(walk.steps[-1])
+
+
+def _rows(store: Store, expression: Any) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = store.read(expression).to_pylist()
+    return rows
+
+
+def _find_listeners(sockets: Any, processes: Any) -> Any:
+    """Sockets that wait, with the application of each process that holds them."""
+    waiting = sockets.filter(sockets.state.isin(WAITING), sockets.remote_addr.isnull())
+    waiting = waiting.select("socket_id", "host", "protocol", "local_addr", "local_port", "state").distinct()
+    holders = find_holders(sockets, processes)
+    holders = holders.filter(holders.peer_addr == "").select(held_id="socket_id", app="app")
+    return waiting.left_join(holders, waiting.socket_id == holders.held_id).drop("held_id")
+
+
+def _name_applications(store: Store) -> dict[str, list[str]]:
+    """The applications that were seen on each host."""
+    names: dict[str, list[str]] = {}
+    for row in _rows(store, store.table(ProcessRecord).select("host", "name").distinct()):
+        names.setdefault(row["host"], []).append(row["name"])
+    return names

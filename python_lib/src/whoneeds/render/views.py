@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How connections and dependencies are told: which columns, in which words, in which order."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from whoneeds.render.quantity import UNKNOWN, tell_bytes, tell_instant, tell_share
+from whoneeds.render.table import Shown
+
+Row = Mapping[str, Any]
+
+_KINDS = ("static", "unclassified", "transient")
+
+
+def name_ends(row: Row) -> dict[str, str]:
+    """Both ends of a dependency in words: ``dependent`` and ``depends_on``.
+
+    Parameters
+    ----------
+    row : mapping
+        A row of `Dependency`, or of the view by host.
+
+    Examples
+    --------
+    >>> row = {"app": "api", "host": "web1", "pid": None, "address": None, "protocol": "tcp", "port": 5432,
+    ...        "resp_app": "postgres", "resp_host": "db1", "resp_addr": None}
+    >>> name_ends(row)
+    {'dependent': 'api@web1', 'depends_on': 'postgres@db1 tcp/5432'}
+    """
+    return {"dependent": _dependent(row), "depends_on": f"{_provider(row)} {_service(row)}".strip()}
+
+
+def sort_dependencies(rows: Iterable[Row]) -> list[Row]:
+    """Static needs first, then by name, so that what matters stands on top and the order is always the same."""
+    return sorted(
+        rows,
+        key=lambda row: (
+            _KINDS.index(row["kind"]), row["app"], row["host"] or "", row["protocol"], row["port"],
+            row["resp_host"] or "", row["resp_addr"] or "", row["pid"] or 0, row["address"] or "",
+        ),
+    )  # fmt: skip
+
+
+def sort_connections(rows: Iterable[Row]) -> list[Row]:
+    """In the order in which they were seen."""
+    return sorted(rows, key=lambda row: (row["first_ns"], row["flow_id"]))
+
+
+def dependency_columns(level: str) -> list[Shown]:
+    """Columns of the table of dependencies.
+
+    Parameters
+    ----------
+    level : {"host", "1", "2", "3", "4"}
+    """
+    here = level == "host"
+    columns = [
+        Shown("DEPENDENT", _dependent),
+        Shown("DEPENDS ON", lambda row: _provider(row) or "any"),
+        Shown("SERVICE", _service),
+        Shown("KIND", lambda row: str(row["kind"])),
+        Shown("SHARE", lambda row: tell_share(row["usage_share"]), 90, right=True),
+        Shown(
+            "INSTANCES",
+            lambda row: str(row["support"]) if here else f"{row['support']}/{row['population']}",
+            60, right=True,
+        ),
+        Shown("USERS", lambda row: str(row["users"]), 50, right=True),
+        Shown("FLOWS", lambda row: str(row["flows"]), 80, right=True),
+        Shown("SENT", lambda row: tell_bytes(row["orig_bytes"]), 40, right=True),
+        Shown("RECEIVED", lambda row: tell_bytes(row["resp_bytes"]), 41, right=True),
+        Shown("FIRST SEEN", lambda row: tell_instant(row["first_ns"]), 20),
+        Shown("LAST SEEN", lambda row: tell_instant(row["last_ns"]), 30),
+        Shown("BECAUSE", lambda row: str(row["reason"]).replace("_", " "), 35),
+    ]  # fmt: skip
+    if level in ("host", "2", "4"):
+        columns.insert(3, Shown("ADDRESS", lambda row: row["resp_addr"] or "several", 55))
+    if level in ("1", "3"):
+        columns[1:2] = [Shown("PROVIDER", lambda row: row["resp_app"] or UNKNOWN, 70)]
+    return columns
+
+
+CONNECTION_COLUMNS = [
+    Shown("PROTOCOL", lambda row: str(row["protocol"]), 70),
+    Shown("FROM", lambda row: _end(row, "orig")),
+    Shown("TO", lambda row: _end(row, "resp")),
+    Shown("ADDRESS", lambda row: _endpoint(row["orig_addr"], row["orig_port"]), 60),
+    Shown("CALLED ADDRESS", lambda row: _endpoint(row["resp_addr"], row["resp_port"]), 90),
+    Shown("SENT", lambda row: tell_bytes(row["orig_bytes"]), 40, right=True),
+    Shown("RECEIVED", lambda row: tell_bytes(row["resp_bytes"]), 41, right=True),
+    Shown("SAMPLES", lambda row: str(row["samples"]), 50, right=True),
+    Shown("KNOWN BY", lambda row: str(row["rule"]), 35),
+    Shown("DIRECTION", lambda row: str(row["direction"]), 34),
+    Shown("END", lambda row: row["end"] or UNKNOWN, 20),
+    Shown("FIRST SEEN", lambda row: tell_instant(row["first_ns"]), 25),
+    Shown("LAST SEEN", lambda row: tell_instant(row["last_ns"]), 30),
+]
+
+
+def _dependent(row: Row) -> str:
+    host = f"@{row['host']}" if row["host"] else ""
+    if row["pid"] is None:
+        return f"{row['app']}{host}"
+    return f"{row['app']}[{row['pid']}]{host}/{row['address']}"
+
+
+def _provider(row: Row) -> str:
+    """The application and host, or else the address, that is needed; empty where only a service is."""
+    app, host = row["resp_app"], row["resp_host"]
+    if host:
+        return f"{app}@{host}" if app else str(host)
+    if row["resp_addr"]:
+        return f"{app}@{row['resp_addr']}" if app else str(row["resp_addr"])
+    return app or ""
+
+
+def _service(row: Row) -> str:
+    return f"{row['protocol']}/{row['port']}"
+
+
+def _end(row: Row, side: str) -> str:
+    app, host, pid = row[f"{side}_app"], row[f"{side}_host"], row[f"{side}_pid"]
+    if app is None and host is None:
+        return UNKNOWN
+    number = "" if pid is None else f"[{pid}]"
+    return f"{app or '?'}{number}" + (f"@{host}" if host else "")
+
+
+def _endpoint(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
