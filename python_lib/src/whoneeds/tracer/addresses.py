@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The host's own addresses in its main network namespace (RTM_GETADDR)."""
 
-from typing import List, Set
+from typing import List, Sequence, Set
 
 from whoneeds.model.errors import HostError
-from whoneeds.tracer.netlink import attributes, dump, open_netlink, split_messages
+from whoneeds.tracer.netlink import Message, attributes, dump, open_netlink
 from whoneeds.tracer.sock_diag import IPV4, IPV6, address_text
 
 _NETLINK_ROUTE = 0
@@ -16,15 +16,10 @@ _SCOPE_LINK, _SCOPE_HOST = 253, 254
 _MAX_ADDRESSES = 4096
 
 
-def parse_addresses(buffer: bytes) -> Set[str]:
-    """Addresses in one buffer of the kernel's answer; loopback and link-local ones are left out.
-
-    Raises
-    ------
-    HostError
-    """
+def parse_addresses(buffer: bytes, messages: Sequence[Message]) -> Set[str]:
+    """Addresses in one buffer of the kernel's answer; loopback and link-local ones are left out."""
     found: Set[str] = set()
-    for kind, begin, end in split_messages(buffer).messages:
+    for kind, begin, end in messages:
         if kind != _RTM_NEWADDR or end - begin < _ADDRESS_BYTES:
             continue
         family, scope = buffer[begin], buffer[begin + _SCOPE_OFFSET]
@@ -57,8 +52,8 @@ def list_addresses() -> List[str]:
         for _ in range(3):  # the kernel says when they changed while they were listed
             buffers, whole = dump(channel, _RTM_GETADDR, bytes(_ADDRESS_BYTES), "addresses")
             found = set()
-            for buffer in buffers:
-                found |= parse_addresses(buffer)
+            for buffer, messages in buffers:
+                found |= parse_addresses(buffer, messages)
             if whole:
                 break
     finally:

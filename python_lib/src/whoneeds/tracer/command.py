@@ -10,6 +10,7 @@ import sys
 from typing import Any, Dict, Optional, Sequence
 
 from whoneeds.model.errors import SettingsError, WhoneedsError
+from whoneeds.model.evidence import Gap
 
 _RUN_EXAMPLES = """\
 examples:
@@ -92,10 +93,49 @@ def _settings(arguments: argparse.Namespace) -> Any:
     return make_settings(config, options)
 
 
+def _once(arguments: argparse.Namespace) -> int:
+    import os
+    import shutil
+
+    from whoneeds.tracer import clocks, daemon, listing
+    from whoneeds.tracer.observation import Observation
+    from whoneeds.tracer.sampler import Sampler, choose_source
+    from whoneeds.tracer.settings import make_settings
+
+    settings = make_settings({}, {"sources": arguments.sources})
+    at = clocks.now()
+    observation = Observation(settings.host, clocks.read_boot_id(), at)
+    Sampler(choose_source(settings.sources)).sample(observation, at)
+    tables = observation.records(at)
+    if arguments.format == "json":
+        document = listing.make_document(settings.host, at.wall_ns, daemon.sees_all_processes(), tables)
+        print(json.dumps(document, sort_keys=True))
+        return 0
+    fits = sys.stdout.isatty() or "COLUMNS" in os.environ
+    print("\n".join(listing.make_lines(tables, shutil.get_terminal_size().columns if fits else None)))
+    for line in listing.make_notes(tables[Gap]):
+        print(line, file=sys.stderr)
+    return 0
+
+
 def _run(arguments: argparse.Namespace) -> int:
     from whoneeds.tracer import daemon
 
     daemon.run(_settings(arguments), say=lambda line: print(line, file=sys.stderr, flush=True))
+    return 0
+
+
+def _start(arguments: argparse.Namespace) -> int:
+    from whoneeds.tracer import supervisor
+
+    print(supervisor.start(_settings(arguments)))
+    return 0
+
+
+def _stop(arguments: argparse.Namespace) -> int:
+    from whoneeds.tracer import supervisor
+
+    print(supervisor.stop(_settings(arguments).dir))
     return 0
 
 
@@ -124,7 +164,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         Exit code.
     """
     arguments = build_parser().parse_args(argv)
-    verbs = {"run": _run, "status": _status}
+    verbs = {"once": _once, "run": _run, "start": _start, "stop": _stop, "status": _status}
     try:
         return verbs[arguments.verb](arguments)
     except SettingsError as error:

@@ -6,12 +6,10 @@ happens: that one is closed and a new one opened. A beat that was missed is a Ga
 puts off the next one, so that the tracer never takes more than `CPU_SHARE` of one core for long.
 """
 
+import gc
 import os
 import resource
-import select
-import signal
 import time
-from types import FrameType
 from typing import Any, Dict, Hashable, List, Mapping, NamedTuple, Optional, Set
 
 from whoneeds import __version__
@@ -26,6 +24,7 @@ from whoneeds.tracer.notify import ServiceNotifier
 from whoneeds.tracer.observation import Instant, Observation
 from whoneeds.tracer.sampler import Sampler, Tally, choose_source, gap_reason
 from whoneeds.tracer.settings import Settings
+from whoneeds.tracer.signals import StopSignal
 from whoneeds.tracer.status import STATUS_FILE, own_identity, read_document, write_document
 
 #: Most of one core that sampling may take: after a sample of c CPU seconds the next begins c / CPU_SHARE later.
@@ -145,6 +144,7 @@ class Tracer:
         """Close the open segment, commit it, and open the next one."""
         self.close(at)
         self.sampler.forget_gone()
+        gc.collect()
         self.gaps += self.open.gaps
         self.open = self._open_segment(at, self.open.told())
 
@@ -239,28 +239,6 @@ def sees_all_processes(root: str = "/proc") -> bool:
     return os.geteuid() == 0
 
 
-class _StopSignal:
-    """Notices SIGTERM and SIGINT, and can be waited for."""
-
-    def __init__(self) -> None:
-        self.received = False
-        self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._note)
-
-    def _note(self, _: int, __: Optional[FrameType]) -> None:
-        self.received = True
-        try:
-            os.write(self._write, b"!")
-        except BlockingIOError:
-            pass  # it was told already
-
-    def wait(self, seconds: float) -> None:
-        """Wait until a signal comes or the time is over."""
-        if not self.received and seconds > 0:
-            select.select([self._read], [], [], seconds)
-
-
 def run(settings: Settings, *, say: Any = None) -> None:
     """Trace until a signal or the set time ends it; what was seen is on disk when this returns.
 
@@ -274,7 +252,8 @@ def run(settings: Settings, *, say: Any = None) -> None:
     ------
     WhoneedsError
     """
-    stop = _StopSignal()
+    gc.disable()  # rows by the ten thousand are no garbage; it is collected once a segment
+    stop = StopSignal()
     notifier = ServiceNotifier()
     spool = open_spool(settings.dir, settings.budget_bytes)
     try:
@@ -305,7 +284,7 @@ def run(settings: Settings, *, say: Any = None) -> None:
         spool.close()
 
 
-def _beat(tracer: Tracer, stop: _StopSignal, notifier: ServiceNotifier) -> None:
+def _beat(tracer: Tracer, stop: StopSignal, notifier: ServiceNotifier) -> None:
     """Sample at every beat until the end."""
     begin_s = time.monotonic()
     pace = _Pace(begin_s, tracer.settings.period_s)

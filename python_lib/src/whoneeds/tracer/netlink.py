@@ -19,7 +19,7 @@ HEADER = struct.Struct("=IHHII")
 ATTRIBUTE = struct.Struct("=HH")
 
 _ERROR = struct.Struct("=i")
-_NLMSG_NOOP, _NLMSG_ERROR, _NLMSG_DONE, _NLMSG_OVERRUN = 1, 2, 3, 4
+_NLMSG_ERROR, _NLMSG_DONE, _NLMSG_OVERRUN = 2, 3, 4
 _NLM_F_REQUEST, _NLM_F_DUMP, _NLM_F_DUMP_INTR = 0x01, 0x300, 0x10
 
 #: The kernel fills at most 32 KiB a time, however much room it is given.
@@ -27,12 +27,8 @@ _BUFFER_BYTES = 1 << 16
 _TIMEOUT_S = 10.0
 
 
-class Message(NamedTuple):
-    """Where one message's payload lies in its buffer."""
-
-    type: int
-    begin: int
-    end: int
+#: Where one message's payload lies in its buffer: type, begin, end.
+Message = Tuple[int, int, int]
 
 
 class Part(NamedTuple):
@@ -65,19 +61,21 @@ def split_messages(buffer: bytes) -> Part:
     """
     messages: List[Message] = []
     offset, size, interrupted = 0, len(buffer), False
-    while size - offset >= HEADER.size:
-        length, kind, flags, _, _ = HEADER.unpack_from(buffer, offset)
-        if length < HEADER.size or length > size - offset:
+    unpack_header, header_size = HEADER.unpack_from, HEADER.size
+    while size - offset >= header_size:
+        length, kind, flags, _, _ = unpack_header(buffer, offset)
+        if length < header_size or length > size - offset:
             raise HostError(
-                "netlink message", expected=f"{HEADER.size} to {size - offset} bytes", found=f"a length of {length}"
+                "netlink message", expected=f"{header_size} to {size - offset} bytes", found=f"a length of {length}"
             )
-        interrupted = interrupted or bool(flags & _NLM_F_DUMP_INTR)
-        begin, end = offset + HEADER.size, offset + length
-        if kind in (_NLMSG_DONE, _NLMSG_ERROR):
+        if flags & _NLM_F_DUMP_INTR:
+            interrupted = True
+        begin, end = offset + header_size, offset + length
+        if kind == _NLMSG_DONE or kind == _NLMSG_ERROR:
             code = _ERROR.unpack_from(buffer, begin)[0] if end - begin >= _ERROR.size else 0
             return Part(messages, True, -code if code < 0 else 0, interrupted)
-        if kind not in (_NLMSG_NOOP, _NLMSG_OVERRUN):
-            messages.append(Message(kind, begin, end))
+        if kind > _NLMSG_OVERRUN:
+            messages.append((kind, begin, end))
         offset += (length + 3) & ~3
     return Part(messages, False, 0, interrupted)
 
@@ -112,7 +110,9 @@ def open_netlink(protocol: int) -> socket.socket:
     return made
 
 
-def dump(channel: socket.socket, kind: int, payload: bytes, what: str) -> Tuple[List[bytes], bool]:
+def dump(
+    channel: socket.socket, kind: int, payload: bytes, what: str
+) -> Tuple[List[Tuple[bytes, List[Message]]], bool]:
     """Send a dump request and take in the whole answer.
 
     Parameters
@@ -127,7 +127,8 @@ def dump(channel: socket.socket, kind: int, payload: bytes, what: str) -> Tuple[
 
     Returns
     -------
-    buffers : list of bytes
+    buffers : list of (bytes, list of Message)
+        Each buffer with the messages in it.
     whole : bool
         False if the kernel says that the table changed meanwhile, or a buffer was cut.
 
@@ -136,7 +137,7 @@ def dump(channel: socket.socket, kind: int, payload: bytes, what: str) -> Tuple[
     Denied, Unsupported, HostError
     """
     request = HEADER.pack(HEADER.size + len(payload), kind, _NLM_F_REQUEST | _NLM_F_DUMP, 1, 0) + payload
-    buffers: List[bytes] = []
+    buffers: List[Tuple[bytes, List[Message]]] = []
     whole = True
     try:
         channel.sendto(request, (0, 0))
@@ -149,7 +150,7 @@ def dump(channel: socket.socket, kind: int, payload: bytes, what: str) -> Tuple[
             if part.error:
                 raise _host_error(part.error, what)
             if part.messages:
-                buffers.append(buffer)
+                buffers.append((buffer, part.messages))
             if part.done:
                 return buffers, whole
     except OSError as error:

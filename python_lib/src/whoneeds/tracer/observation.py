@@ -29,6 +29,8 @@ from whoneeds.tracer.processes import Attributes
 _DETAIL_LENGTH = 255
 _NOBODY: Holders = ()
 _TUPLE = "tuple_only"
+_NOT_ALLOWED = "sockets whose processes the tracer may not look into"
+_NOT_FOUND = "sockets that no process was found for: it ended before it could be asked, or they are the kernel's own"
 #: Most different gaps in one segment; what goes beyond is summed up in one.
 _MAX_GAPS = 1000
 
@@ -253,11 +255,7 @@ class Observation:
                 sockets += made
         if unowned:
             reason = "permission" if self.denied else "vanished"
-            detail = (
-                "sockets whose processes may not be looked into; run the tracer as root"
-                if self.denied
-                else "sockets that no process was found for: it ended before it could be asked, or the kernel's own"
-            )
+            detail = _NOT_ALLOWED if self.denied else _NOT_FOUND
             self.add_gap("owners", reason, detail, self.opened, closed, unowned)
         processes = [
             ProcessRecord(

@@ -7,7 +7,7 @@ was opened: once that process is gone, reads fail, even when the number is in us
 
 import os
 import re
-from typing import Dict, NamedTuple, Optional
+from typing import Callable, Dict, NamedTuple, Optional
 
 from whoneeds.model.errors import Denied, Gone, HostError
 from whoneeds.tracer.cgroups import parse_cgroup
@@ -20,6 +20,9 @@ INTERPRETERS = re.compile(
 )
 #: Names that interpreters give to their own first thread.
 _OWN_NAMES = frozenset(("MainThread", "main", "node-MainThread"))
+_SYSTEM_FOLDERS = frozenset(
+    f"{above}/{folder}" for above in ("", "/usr", "/usr/local") for folder in ("bin", "sbin", "libexec")
+)
 _NAME_LENGTH, _EXE_LENGTH = 64, 4096
 _DELETED = " (deleted)"
 _FILE_BYTES = 1 << 16
@@ -69,11 +72,23 @@ def parse_stat(text: str) -> Stat:
         raise HostError("process state", expected="22 fields or more", found=ascii(text[:60])) from error
 
 
-def program_name(exe: Optional[str], comm: str) -> str:
+def program_name(exe: Optional[str], comm: str, read_link: Callable[[str], str] = os.readlink) -> str:
     """Name of the program that a process runs.
 
     The executable's base name; where that is an interpreter and the process calls itself otherwise, the latter;
     where the executable cannot be read, what the process calls itself (cut at 15 characters by the kernel).
+
+    Some executables are several programs, told apart by the name they are started by: Debian's ``redis-server`` is
+    a link to ``redis-check-rdb`` beside it. There the link's name is the program's. Only links in the system's own
+    folders count: following a path of the process's choice could block the tracer on a file system of its making.
+
+    Parameters
+    ----------
+    exe : str or None
+        Path of the executable.
+    comm : str
+        What the process calls itself.
+    read_link : callable, default os.readlink
 
     Examples
     --------
@@ -84,9 +99,17 @@ def program_name(exe: Optional[str], comm: str) -> str:
         return legal_text(comm, _NAME_LENGTH) or "unknown"
     if exe.endswith(_DELETED):
         exe = exe[: -len(_DELETED)]
-    base = exe.rpartition("/")[2]
+    folder, _, base = exe.rpartition("/")
+    if base.startswith(comm):
+        return legal_text(base, _NAME_LENGTH) or "unknown"
     if INTERPRETERS.match(base) and comm and comm not in _OWN_NAMES and not INTERPRETERS.match(comm):
         return legal_text(comm, _NAME_LENGTH)
+    if folder in _SYSTEM_FOLDERS and "/" not in comm and comm not in (".", ".."):
+        try:
+            if os.path.normpath(os.path.join(folder, read_link(f"{folder}/{comm}"))) == exe:
+                return legal_text(comm, _NAME_LENGTH)
+        except (OSError, ValueError):
+            pass  # no such link: it gave itself the name
     return legal_text(base or comm, _NAME_LENGTH) or "unknown"
 
 

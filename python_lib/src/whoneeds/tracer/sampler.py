@@ -11,12 +11,6 @@ from whoneeds.tracer.observation import Batch, Instant, Observation
 from whoneeds.tracer.owners import Holder, OwnerMap, list_pids
 from whoneeds.tracer.processes import Attributes, UserNames, open_process, read_attributes, read_stat
 
-_LISTINGS = (
-    (sock_diag.IPV4, sock_diag.TCP),
-    (sock_diag.IPV6, sock_diag.TCP),
-    (sock_diag.IPV4, sock_diag.UDP),
-    (sock_diag.IPV6, sock_diag.UDP),
-)
 _REASONS = ((Denied, "permission"), (Unsupported, "unsupported"), (Gone, "vanished"))
 
 
@@ -93,16 +87,16 @@ class Sampler:
         sighting = self._finder.find(pids, self._changed)
         doors = {inode: paths for inode, paths in sighting.doors.items() if inode != own}
         if sighting.denied:
-            detail = "network namespaces of processes of other users; run the tracer as root"
+            detail = "processes whose network namespace the tracer may not read"
             problems.append(Problem("namespaces", "permission", detail, None))
         channels, refused = open_in_namespaces(doors, sock_diag.open_channel)
         batches: List[Batch] = []
         try:
             channels[own] = sock_diag.open_channel()
             for inode, channel in channels.items():
-                for family, protocol in _LISTINGS:
+                for protocol in (sock_diag.TCP, sock_diag.UDP):
                     try:
-                        rows, whole = sock_diag.list_sockets(channel, family, protocol)
+                        rows, whole = sock_diag.list_sockets(channel, protocol)
                     except HostError as error:
                         problems.append(Problem("sockets", gap_reason(error), str(error), None))
                         continue
@@ -188,9 +182,9 @@ def choose_source(wanted: str) -> str:
     try:
         channel: Any = sock_diag.open_channel()
         try:
-            sock_diag.list_sockets(channel, sock_diag.IPV4, sock_diag.UDP)
+            sock_diag.list_sockets(channel, sock_diag.UDP)
         except HostError:
-            sock_diag.list_sockets(channel, sock_diag.IPV4, sock_diag.TCP)
+            sock_diag.list_sockets(channel, sock_diag.TCP)
         finally:
             channel.close()
     except HostError as error:

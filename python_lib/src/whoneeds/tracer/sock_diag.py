@@ -11,10 +11,10 @@ way. The smaller of the two is exact whenever nothing is under way, and at most 
 import socket
 import struct
 from ipaddress import IPv6Address
-from typing import Any, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from whoneeds.model.errors import HostError
-from whoneeds.tracer.netlink import ATTRIBUTE, HEADER, dump, open_netlink, split_messages
+from whoneeds.tracer.netlink import ATTRIBUTE, Message, dump, open_netlink
 from whoneeds.tracer.observation import Ends, Row
 
 NETLINK_SOCK_DIAG = 4
@@ -22,12 +22,16 @@ TCP, UDP = socket.IPPROTO_TCP, socket.IPPROTO_UDP
 PROTOCOL_NAMES = {TCP: "tcp", UDP: "udp"}
 IPV4, IPV6 = 2, 10
 
-_SOCK_DIAG_BY_FAMILY = 20
+_TCPDIAG_GETSOCK, _SOCK_DIAG_BY_FAMILY = 18, 20
+_KINDS = (_SOCK_DIAG_BY_FAMILY, _TCPDIAG_GETSOCK)
 _INET_DIAG_INFO = 2
+_WANT_INFO = 1 << (_INET_DIAG_INFO - 1)
 #: struct inet_diag_req_v2: family, protocol, extensions, padding, states, socket identity (all zero: any).
 _REQUEST = struct.Struct("=BBBxI48x")
-#: struct nlmsghdr, then struct inet_diag_msg: family, state, (timer, retransmits), identity, (3 numbers), uid, inode.
-_ENTRY = struct.Struct("=IHHII" "BB2x48s12xII")  # fmt: skip
+#: struct inet_diag_req: no family (any), lengths, extensions, socket identity (any), states, tables.
+_OLD_REQUEST = struct.Struct("=3xB48xII")
+#: struct inet_diag_msg: family, state, (timer, retransmits), identity, (3 numbers), uid, inode.
+_ENTRY = struct.Struct("=BB2x48s12xII")
 #: The identity of struct inet_diag_sockid: ports, addresses, interface, cookie.
 _IDENTITY = struct.Struct(">HH16s16s")
 _COOKIE = struct.Struct("=Q")
@@ -44,38 +48,83 @@ _NO_COOKIE = (1 << 64) - 1
 _MAPPED = b"\0" * 10 + b"\xff\xff"
 
 
-def parse_rows(buffer: bytes) -> List[Row]:
-    """Decode one buffer of a dump's answer.
+def parse_rows(buffer: bytes, messages: Sequence[Message]) -> List[Row]:
+    """Decode one buffer of a listing.
 
     Pure and bounded. Messages too short to be a socket are refused, attributes that do not fit are not read.
+
+    Parameters
+    ----------
+    buffer : bytes
+    messages : sequence of Message
+        From `whoneeds.tracer.netlink.split_messages`.
 
     Raises
     ------
     HostError
     """
     rows: List[Row] = []
-    unpack_entry, unpack_attribute, entry_size = _ENTRY.unpack_from, ATTRIBUTE.unpack_from, _ENTRY.size
-    for kind, begin, end in split_messages(buffer).messages:
-        if kind != _SOCK_DIAG_BY_FAMILY:
+    unpack, entry_size = _ENTRY.unpack_from, _ENTRY.size
+    # The kernel puts the same attributes before the counters in (nearly) every message of a listing: where a
+    # message has the attribute headers of the one before, its counters lie where they lay there.
+    layout, headers, info = _NO_LAYOUT, (), 0
+    for kind, begin, end in messages:
+        if kind not in _KINDS:
             continue
-        begin -= HEADER.size
         if end - begin < entry_size:
             raise HostError("socket listing", expected=f"at least {entry_size} bytes", found=f"{end - begin}")
-        _, _, _, _, _, family, state, identity, uid, inode = unpack_entry(buffer, begin)
-        sent: Optional[int] = None
-        received: Optional[int] = None
+        family, state, identity, uid, inode = unpack(buffer, begin)
         at = begin + entry_size
-        while end - at >= 4:
-            length, name = unpack_attribute(buffer, at)
-            if length < 4 or length > end - at:
-                break
-            if name == _INET_DIAG_INFO:
-                if state != _LISTEN:
-                    sent, received = _byte_counts(buffer, at + 4, length - 4, state)
-                break
-            at += (length + 3) & ~3
+        if state == _LISTEN:
+            rows.append((identity, state, inode, uid, None, None, family))
+            continue
+        if end - at < layout.size or layout.unpack_from(buffer, at) != headers or not headers:
+            layout, headers, info = _find_counters(buffer, at, end)
+        if not headers:
+            rows.append((identity, state, inode, uid, None, None, family))
+            continue
+        sent, received = _byte_counts(buffer, at + info, headers[-2] - ATTRIBUTE.size, state)
         rows.append((identity, state, inode, uid, sent, received, family))
     return rows
+
+
+_NO_LAYOUT = struct.Struct("=")
+_LAYOUTS: Dict[str, struct.Struct] = {}
+_MAX_ATTRIBUTES = 64
+
+
+def _find_counters(buffer: bytes, begin: int, end: int) -> Tuple[struct.Struct, Tuple[int, ...], int]:
+    """Find struct tcp_info among the attributes of a message.
+
+    Returns
+    -------
+    layout : struct.Struct
+        Reads the headers of all attributes up to it, padded to its end.
+    headers : tuple of int
+        What that reads in this message; empty if there is no such attribute.
+    info : int
+        Offset of tcp_info.
+    """
+    shape, headers, at = "=", [], begin
+    for _ in range(_MAX_ATTRIBUTES):
+        if end - at < ATTRIBUTE.size:
+            break
+        length, name = ATTRIBUTE.unpack_from(buffer, at)
+        if length < ATTRIBUTE.size or length > end - at:
+            break
+        headers += [length, name]
+        if name == _INET_DIAG_INFO:
+            shape += f"HH{length - ATTRIBUTE.size}x"
+            layout = _LAYOUTS.get(shape)
+            if layout is None:
+                if len(_LAYOUTS) > 1000:
+                    _LAYOUTS.clear()
+                layout = _LAYOUTS[shape] = struct.Struct(shape)
+            return layout, tuple(headers), at - begin + ATTRIBUTE.size
+        padded = (length + 3) & ~3
+        shape += f"HH{padded - ATTRIBUTE.size}x"
+        at += padded
+    return _NO_LAYOUT, (), 0
 
 
 def _byte_counts(buffer: bytes, at: int, length: int, state: int) -> Tuple[Optional[int], Optional[int]]:
@@ -130,8 +179,11 @@ def open_channel() -> Any:
     return open_netlink(NETLINK_SOCK_DIAG)
 
 
-def list_sockets(channel: Any, family: int, protocol: int) -> Tuple[List[Row], bool]:
-    """List all sockets of a family and protocol in the channel's network namespace.
+def list_sockets(channel: Any, protocol: int) -> Tuple[List[Row], bool]:
+    """List all sockets of a protocol, over IPv4 and IPv6, in the channel's network namespace.
+
+    TCP is asked for in the older form of the request, which lists both families in one pass over the kernel's
+    table: that pass costs more than the sockets in it where there are many namespaces.
 
     Returns
     -------
@@ -143,12 +195,26 @@ def list_sockets(channel: Any, family: int, protocol: int) -> Tuple[List[Row], b
     ------
     Denied, Unsupported, HostError
     """
-    states = _TCP_STATES if protocol == TCP else _ANY_STATE
-    extensions = 1 << (_INET_DIAG_INFO - 1) if protocol == TCP else 0
-    what = f"{PROTOCOL_NAMES[protocol]} sockets over IPv{4 if family == IPV4 else 6}"
-    request = _REQUEST.pack(family, protocol, extensions, states)
-    buffers, whole = dump(channel, _SOCK_DIAG_BY_FAMILY, request, what)
+    what = f"{PROTOCOL_NAMES[protocol]} sockets"
+    if protocol == TCP:
+        try:
+            return _list(channel, _TCPDIAG_GETSOCK, _OLD_REQUEST.pack(_WANT_INFO, _TCP_STATES, 0), what)
+        except Unsupported:
+            pass  # a kernel that has given up the older form
     rows: List[Row] = []
-    for buffer in buffers:
-        rows += parse_rows(buffer)
+    whole = True
+    for family in (IPV4, IPV6):
+        extensions, states = (_WANT_INFO, _TCP_STATES) if protocol == TCP else (0, _ANY_STATE)
+        request = _REQUEST.pack(family, protocol, extensions, states)
+        found, listed_whole = _list(channel, _SOCK_DIAG_BY_FAMILY, request, what)
+        rows += found
+        whole = whole and listed_whole
+    return rows, whole
+
+
+def _list(channel: Any, kind: int, request: bytes, what: str) -> Tuple[List[Row], bool]:
+    buffers, whole = dump(channel, kind, request, what)
+    rows: List[Row] = []
+    for buffer, messages in buffers:
+        rows += parse_rows(buffer, messages)
     return rows, whole
