@@ -166,12 +166,17 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     arguments = build_parser().parse_args(argv)
     verbs = {"once": _once, "run": _run, "start": _start, "stop": _stop, "status": _status}
     try:
-        return verbs[arguments.verb](arguments)
+        code = verbs[arguments.verb](arguments)
+        sys.stdout.flush()
+        return code
     except SettingsError as error:
         return _complain(error, 2)
     except WhoneedsError as error:
         return _complain(error, 1)
-    except BrokenPipeError:
+    except BrokenPipeError:  # whoever read has had enough; say nothing more, not even at exit
+        import os
+
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
 

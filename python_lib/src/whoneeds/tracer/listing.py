@@ -75,9 +75,9 @@ def make_lines(tables: Dict[Type[Any], List[Any]], width: Optional[int]) -> List
     fitted = _fit([widths[at] for at in kept], width)
     lines = ["  ".join(_cut(row[at], wide) for at, wide in zip(kept, fitted)).rstrip() for row in shown]
     closed = len(tables[SocketRecord]) - len(cells)
-    return (
-        [*lines, f"({closed} closed connections that the kernel still remembers are not listed)"] if closed else lines
-    )
+    if closed:
+        lines.append(f"({closed} closed connections that the kernel still remembers are not listed)")
+    return lines
 
 
 def _end(address: Optional[str], port: Optional[int]) -> str:

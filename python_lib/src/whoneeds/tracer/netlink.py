@@ -19,7 +19,9 @@ HEADER = struct.Struct("=IHHII")
 ATTRIBUTE = struct.Struct("=HH")
 
 _ERROR = struct.Struct("=i")
-_NLMSG_ERROR, _NLMSG_DONE, _NLMSG_OVERRUN = 2, 3, 4
+_NLMSG_OVERRUN = 4
+#: NLMSG_ERROR and NLMSG_DONE: nothing comes after.
+_LAST = (2, 3)
 _NLM_F_REQUEST, _NLM_F_DUMP, _NLM_F_DUMP_INTR = 0x01, 0x300, 0x10
 
 #: The kernel fills at most 32 KiB a time, however much room it is given.
@@ -29,6 +31,8 @@ _TIMEOUT_S = 10.0
 
 #: Where one message's payload lies in its buffer: type, begin, end.
 Message = Tuple[int, int, int]
+#: A buffer with the messages in it.
+Listed = Tuple[bytes, List[Message]]
 
 
 class Part(NamedTuple):
@@ -71,7 +75,7 @@ def split_messages(buffer: bytes) -> Part:
         if flags & _NLM_F_DUMP_INTR:
             interrupted = True
         begin, end = offset + header_size, offset + length
-        if kind == _NLMSG_DONE or kind == _NLMSG_ERROR:
+        if kind in _LAST:
             code = _ERROR.unpack_from(buffer, begin)[0] if end - begin >= _ERROR.size else 0
             return Part(messages, True, -code if code < 0 else 0, interrupted)
         if kind > _NLMSG_OVERRUN:
@@ -110,9 +114,7 @@ def open_netlink(protocol: int) -> socket.socket:
     return made
 
 
-def dump(
-    channel: socket.socket, kind: int, payload: bytes, what: str
-) -> Tuple[List[Tuple[bytes, List[Message]]], bool]:
+def dump(channel: socket.socket, kind: int, payload: bytes, what: str) -> Tuple[List[Listed], bool]:
     """Send a dump request and take in the whole answer.
 
     Parameters
@@ -127,8 +129,7 @@ def dump(
 
     Returns
     -------
-    buffers : list of (bytes, list of Message)
-        Each buffer with the messages in it.
+    buffers : list of Listed
     whole : bool
         False if the kernel says that the table changed meanwhile, or a buffer was cut.
 
@@ -137,7 +138,7 @@ def dump(
     Denied, Unsupported, HostError
     """
     request = HEADER.pack(HEADER.size + len(payload), kind, _NLM_F_REQUEST | _NLM_F_DUMP, 1, 0) + payload
-    buffers: List[Tuple[bytes, List[Message]]] = []
+    buffers: List[Listed] = []
     whole = True
     try:
         channel.sendto(request, (0, 0))

@@ -13,7 +13,7 @@ import struct
 from ipaddress import IPv6Address
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-from whoneeds.model.errors import HostError
+from whoneeds.model.errors import HostError, Unsupported
 from whoneeds.tracer.netlink import ATTRIBUTE, Message, dump, open_netlink
 from whoneeds.tracer.observation import Ends, Row
 
@@ -67,7 +67,9 @@ def parse_rows(buffer: bytes, messages: Sequence[Message]) -> List[Row]:
     unpack, entry_size = _ENTRY.unpack_from, _ENTRY.size
     # The kernel puts the same attributes before the counters in (nearly) every message of a listing: where a
     # message has the attribute headers of the one before, its counters lie where they lay there.
-    layout, headers, info = _NO_LAYOUT, (), 0
+    layout = _NO_LAYOUT
+    headers: Tuple[int, ...] = ()
+    info = 0
     for kind, begin, end in messages:
         if kind not in _KINDS:
             continue
@@ -105,7 +107,8 @@ def _find_counters(buffer: bytes, begin: int, end: int) -> Tuple[struct.Struct, 
     info : int
         Offset of tcp_info.
     """
-    shape, headers, at = "=", [], begin
+    shape, at = "=", begin
+    headers: List[int] = []
     for _ in range(_MAX_ATTRIBUTES):
         if end - at < ATTRIBUTE.size:
             break
