@@ -53,7 +53,7 @@ def read_sockets(fleet: Fleet, host: str, text: str) -> list[Seen]:
         One row for each connection and owner; connections to this host's own listeners are left out.
     """
     owners = {address: member.name for member in fleet.hosts for address in (member.ipv4, member.ipv6) if address}
-    rows = [line.split(None, 6) for line in text.splitlines()]
+    rows = [row for line in text.splitlines() if len(row := line.split(None, 6)) >= 6]
     listening = {(row[0], _split(row[4])[1]) for row in rows if row[1] in ("LISTEN", "UNCONN")}
     seen = []
     for row in rows:
@@ -62,7 +62,8 @@ def read_sockets(fleet: Fleet, host: str, text: str) -> list[Seen]:
             continue
         address, port = _split(peer)
         for app, pid in _OWNER.findall(row[6]):
-            seen.append(Seen(host, app, int(pid), owners.get(address), protocol, int(port)))
+            if port.isdecimal():
+                seen.append(Seen(host, app, int(pid), owners.get(address), protocol, int(port)))
     return seen
 
 
