@@ -6,9 +6,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-import tempfile
+import stat
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
@@ -16,11 +15,10 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.whoneeds.discovery.plugins.plugin_utils._this_host import inventory_name
 
 _ARGUMENTS = {
-    "facts": {"type": "path", "required": True},
+    "source": {"type": "path", "required": True},
     "path": {"type": "str", "default": "/etc/ansible/facts.d/whoneeds.fact"},
 }
-_MAX_DOCUMENT_BYTES = 256 << 20
-_MAX_FACT_BYTES = 1 << 20
+_MAX_FACT_BYTES = 4 << 20
 
 
 class ActionModule(ActionBase):
@@ -32,30 +30,16 @@ class ActionModule(ActionBase):
         """Copy the host's share to the host, or remove it where there is none."""
         super().run(tmp, task_vars)
         _validation, wanted = self.validate_argument_spec(argument_spec=_ARGUMENTS)
-        host = inventory_name(task_vars or {})
-        share = _share_of(host, wanted["facts"], self._task.check_mode)
-        if share is None:
-            return self._run_builtin("file", {"path": wanted["path"], "state": "absent"}, task_vars)
-        text = json.dumps({"schema": 1, **share}, sort_keys=True, indent=1) + "\n"
-        if len(text) > _MAX_FACT_BYTES:
-            raise AnsibleActionFail(
-                "The share of host %s is larger than a local fact may be: expected at most %d bytes, found %d"
-                % (host, _MAX_FACT_BYTES, len(text))
-            )
-        with tempfile.TemporaryDirectory(prefix="whoneeds-") as folder:
-            source = os.path.join(folder, "whoneeds.fact")
-            with open(source, "w", encoding="ascii") as file:
-                file.write(text)
-            # Not executable: Ansible reads such a fact as JSON and runs nothing.
-            return self._run_builtin("copy", {"src": source, "dest": wanted["path"], "mode": "0644"}, task_vars)
-
-    def _run_builtin(self, name, arguments, task_vars):
-        if name != "copy":
+        source = os.path.join(wanted["source"], inventory_name(task_vars or {}) + ".fact")
+        if not _is_usable(source, wanted["source"]):
             return self._execute_module(
-                module_name="ansible.builtin." + name, module_args=arguments, task_vars=task_vars
+                module_name="ansible.builtin.file",
+                module_args={"path": wanted["path"], "state": "absent"},
+                task_vars=task_vars,
             )
+        # Not executable: Ansible reads such a fact as JSON and runs nothing.
         task = self._task.copy()
-        task.args = arguments
+        task.args = {"src": source, "dest": wanted["path"], "mode": "0644"}
         copy = self._shared_loader_obj.action_loader.get(
             "ansible.builtin.copy",
             task=task,
@@ -68,27 +52,16 @@ class ActionModule(ActionBase):
         return copy.run(task_vars=task_vars)
 
 
-def _share_of(host, path, check_mode):
-    """The part of the facts document that speaks of one host, or None where it does not."""
+def _is_usable(source, folder):
+    """Whether there is a share for the host; one that cannot be a share is an error."""
     try:
-        with open(path, "rb") as file:
-            text = file.read(_MAX_DOCUMENT_BYTES + 1)
-    except FileNotFoundError as error:
-        if check_mode:
-            return None
-        raise AnsibleActionFail("No facts: expected the document %s, found none; publish first" % path) from error
-    except OSError as error:
-        raise AnsibleActionFail("Cannot read the facts document %s: %s" % (path, error)) from error
-    if len(text) > _MAX_DOCUMENT_BYTES:
-        raise AnsibleActionFail("The facts document %s is larger than %d bytes" % (path, _MAX_DOCUMENT_BYTES))
-    try:
-        document = json.loads(text)
-    except ValueError as error:
-        raise AnsibleActionFail("The facts document %s is damaged: %s; publish again" % (path, error)) from error
-    if not isinstance(document, dict) or document.get("kind") != "whoneeds-facts" or document.get("schema") != 1:
+        found = os.lstat(source)
+    except FileNotFoundError:
+        if os.path.isdir(folder):
+            return False
+        raise AnsibleActionFail("Expected the hosts' shares in %s, found no such folder; publish first" % folder)
+    if not stat.S_ISREG(found.st_mode) or found.st_size > _MAX_FACT_BYTES:
         raise AnsibleActionFail(
-            "%s: expected a document of kind whoneeds-facts and schema 1, found another; publish with the same version" % path
+            "%s cannot be a host's share: expected a file of at most %d bytes; publish again" % (source, _MAX_FACT_BYTES)
         )
-    hosts = document.get("hosts")
-    share = hosts.get(host) if isinstance(hosts, dict) else None
-    return share if isinstance(share, dict) else None
+    return True

@@ -11,10 +11,10 @@ module: local_fact
 short_description: Leave a host its own share of the dependency facts
 version_added: 0.1.0
 description:
-  - Writes what the facts document says of the host into a local fact on that host, so that C(ansible_local.whoneeds) is
+  - Copies what the facts say of the host into a local fact on that host, so that C(ansible_local.whoneeds) is
     there whenever facts are gathered.
   - It is a copy for reading; the collection never reads it back.
-  - Where the document does not speak of the host, the file is removed.
+  - Where the facts do not speak of the host, the file is removed.
   - The folder of the file must exist.
 author:
   - whoneeds contributors (@whoneeds)
@@ -25,8 +25,8 @@ attributes:
   action:
     support: full
 options:
-  facts:
-    description: File of the facts document on the controller, as M(whoneeds.discovery.publish) writes it.
+  source:
+    description: Folder of the hosts' shares on the controller, as M(whoneeds.discovery.publish) writes it.
     type: path
     required: true
   path:
@@ -40,14 +40,14 @@ seealso:
 EXAMPLES = r"""
 - name: Tell each host what is known about it
   whoneeds.discovery.local_fact:
-    facts: ~/.local/share/whoneeds/fleet/facts.json
+    source: ~/.local/share/whoneeds/fleet/local
   become: true
 """
 
 RETURN = r"""
 dest:
   description: File on the host.
-  returned: when the document speaks of the host
+  returned: when the facts speak of the host
   type: str
 path:
   description: File on the host.

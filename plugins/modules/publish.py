@@ -32,6 +32,11 @@ options:
   overlay:
     description: Folder of the overlay inventory on the controller; none is written without it.
     type: path
+  local:
+    description:
+      - Folder on the controller for the hosts' own shares, which M(whoneeds.discovery.local_fact) copies to the hosts; none
+        are written without it.
+    type: path
 seealso:
   - module: whoneeds.discovery.analyze
   - module: whoneeds.discovery.local_fact
@@ -57,6 +62,14 @@ overlay:
   description: Folder of the overlay inventory, or null.
   returned: success
   type: str
+local:
+  description: Folder of the hosts' shares; in check mode, of a preview that goes when the run ends; null without O(local).
+  returned: success
+  type: str
+complete:
+  description: Whether everything in the store could be used.
+  returned: success
+  type: bool
 hosts:
   description: Hosts that the facts speak of.
   returned: success
