@@ -187,6 +187,7 @@ def from_row(record: Type[Record], names: Sequence[str], row: Sequence[Any]) -> 
     """
     if len(names) != len(row):
         raise InvalidRecord(record.__name__, expected=f"{len(names)} values", found=f"{len(row)}")
+    check_names(record, names)  # before a repeated name is lost in the mapping
     return from_mapping(record, dict(zip(names, row)))
 
 

@@ -76,7 +76,8 @@ class Spool:
     dropped_segments : int
         Segments that the budget pushed out, ever.
     lost_segments : int
-        Segments that the disk refused for so long that memory did not suffice, since this spool was opened.
+        Segments that were never on disk, since this spool was opened: larger than the whole budget, or refused by
+        the disk for so long that memory did not suffice.
     """
 
     def __init__(self, directory: int, segments: int, lock: int, budget_bytes: int) -> None:
@@ -105,6 +106,9 @@ class Spool:
             Size of the segment in bytes. It may still wait in memory: see `waiting`.
         """
         content = b"".join(encode_segment(header, tables))
+        if len(content) > self.budget_bytes:
+            self.lost_segments += 1
+            return len(content)
         self._waiting.append((segment_file_name(header), content))
         self.flush()
         return len(content)
