@@ -23,10 +23,8 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 
 def values_of(column: Column) -> st.SearchStrategy:
     """Legal values of a column."""
-    if column.choices:
-        words = st.sampled_from(column.choices)
-    else:
-        words = TEXT.map(lambda text: text[: column.max_length])
+    free = TEXT.map(lambda text: text[: column.max_length])
+    words = st.sampled_from(column.choices) if column.choices else free
     made = {
         "string": words,
         "int64": st.integers(-(2**63) + 1, 2**63 - 1),
@@ -95,7 +93,7 @@ def test_floats_are_finite(value):
 
 def test_missing_unknown_and_repeated_columns_are_refused():
     """A row has each of its columns exactly once."""
-    whole = dict(host="h", source="s", reason="late", detail="", first_ns=0, last_ns=1, lost=None)
+    whole = {"host": "h", "source": "s", "reason": "late", "detail": "", "first_ns": 0, "last_ns": 1, "lost": None}
     assert from_mapping(Gap, whole) == Gap(**whole)
     with pytest.raises(InvalidRecord, match="missing"):
         from_mapping(Gap, {name: value for name, value in whole.items() if name != "lost"})

@@ -182,7 +182,8 @@ def test_values_outside_their_columns_are_refused(tmp_path, column, value):
     "lines",
     [
         [], [line(head())], [foot()], [line(head()), foot(gap=1)], [line(head()), foot(), foot()],
-        [line(head()), line(["flow"]), foot()], [line(head()), line([]), foot()], [line(head()), line([["gap"]]), foot()],
+        [line(head()), line(["flow"]), foot()], [line(head()), line([]), foot()],
+        [line(head()), line([["gap"]]), foot()],
         [line(head(columns={"gap": ["host"]})), foot()], [line(head(columns={"x": []})), foot()],
         [line(head(more=1)), foot()], [line(head()), b"[NaN]\n", foot()], [line(head()), b"[" * 100_000, foot()],
         [line(head()), foot()[:-1]], [line(head()), b'{"rows":{"process":0,"socket":0,"gap":0}}'],
