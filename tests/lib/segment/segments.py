@@ -43,13 +43,27 @@ def tables(sockets: int = 2) -> dict[type[Any], list[Any]]:
     )
     rows = [
         SocketRecord(
-            f"h1/{BOOT}/4026531840/{number:x}", "h1", "4026531840", "tcp", "192.0.2.1", 40000 + number, "192.0.2.9", 443,
-            "established", 1000 + number, 33, owner, 1, 17 * number, 0, 5, 9, 3, "table",
+            socket_id=f"h1/{BOOT}/4026531840/{number:x}",
+            host="h1",
+            netns="4026531840",
+            protocol="tcp",
+            local_addr="192.0.2.1",
+            local_port=40000 + number,
+            remote_addr="192.0.2.9",
+            remote_port=443,
+            state="established",
+            inode=1000 + number,
+            uid=33,
+            process_id=owner,
+            owners=1,
+            sent_bytes=17 * number,
+            received_bytes=0,
+            first_ns=5,
+            last_ns=9,
+            samples=3,
+            source="table",
         )
         for number in range(sockets)
-    ]  # fmt: skip
-    return {
-        ProcessRecord: [process],
-        SocketRecord: rows,
-        Gap: [Gap("h1", "sampler", "late", "löst \x1b[2J", 5, 9, None)],
-    }
+    ]
+    gap = Gap("h1", "sampler", "late", "löst \x1b[2J", 5, 9, None)
+    return {ProcessRecord: [process], SocketRecord: rows, Gap: [gap]}
