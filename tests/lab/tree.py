@@ -123,7 +123,7 @@ def build_tree(cache: Path, progress: Progress, limit_s: float = 900.0) -> Path:
     free_bytes = shutil.disk_usage(cache).free
     if free_bytes < NEEDED_BYTES:
         raise LabError(f"{cache} has {free_bytes >> 20} MiB free, expected {NEEDED_BYTES >> 20} MiB or more; make room")
-    progress("building the hosts' tree with debootstrap (once, about 90 s)")
+    progress("building the hosts' tree with debootstrap (once, one to three minutes)")
     building = Path(tempfile.mkdtemp(prefix="building-", dir=cache))
     building.chmod(0o755)
     try:
