@@ -161,9 +161,8 @@ def run(
             published: dict[str, Any] = {"changed": False}
             if facts is not None:
                 published = publish(pipeline.facts(opened), out=facts, check=check)
-                say(
-                    f"{'facts':<14}{tell_count(published['hosts'], 'host')}, {facts} {_changed(published['changed'], check)}"
-                )
+                outcome = _changed(published["changed"], check)
+                say(f"{'facts':<14}{tell_count(published['hosts'], 'host')}, {facts} {outcome}")
             seen = describe(opened)
         say("")
         for sentence in seen.sentences:

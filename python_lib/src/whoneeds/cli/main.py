@@ -31,8 +31,9 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-_GROUPS = (trace, line, facts, queries)
-_EXAMPLES = [examples[0] for group in _GROUPS for examples in group.EXAMPLES.values()]
+#: Modules of verbs, in the order of the line.
+GROUPS = (trace, line, facts, queries)
+_EXAMPLES = [examples[0] for group in GROUPS for examples in group.EXAMPLES.values()]
 
 
 @app.callback(epilog=as_it_stands("One example a verb; `whoneeds VERB --help` has more:", _EXAMPLES))
@@ -45,7 +46,7 @@ def whoneeds(
     """Find who needs whom in a fleet, from what processes really did on the wire."""
 
 
-for _group in _GROUPS:
+for _group in GROUPS:
     _group.register(app)
 
 

@@ -10,8 +10,6 @@ _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 def make_visible(text: str) -> str:
     r"""Return the text with every character that a reader cannot see turned into its escape.
 
-    A backslash is doubled where something was escaped, so that what is shown cannot be feigned by what was there.
-
     Parameters
     ----------
     text : str
@@ -24,14 +22,10 @@ def make_visible(text: str) -> str:
     >>> print(make_visible("a\x1b[2Jb\u202ec"))
     a\x1b[2Jb\u202ec
     """
-    if not any(unicodedata.category(letter) in _HIDDEN for letter in text):
-        return text
     return "".join(map(_show, text))
 
 
 def _show(letter: str) -> str:
-    if letter == "\\":
-        return "\\\\"
     if unicodedata.category(letter) not in _HIDDEN:
         return letter
     number = ord(letter)

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What connections and deps answer, on a shop whose dependencies are written down."""
+
+import csv
+import io
+import json
+
+import pytest
+from shop import TRUTH, Host, collect, edges
+
+from whoneeds.model.conclusions import Connection, Dependency
+from whoneeds.model.schema import columns
+
+
+def test_deps_by_host_are_the_declared_ones(whoneeds, shop):
+    """By default deps lists each declared dependency once, application on host by application on host."""
+    done = whoneeds("deps", "--store", shop / "store", "--format", "json")
+    rows = json.loads(done.out)
+    assert done.code == 0
+    assert edges(rows) == TRUTH
+    assert len(rows) == len(TRUTH)
+    assert {row["level"] for row in rows} == {None}
+    words = {(row["dependent"], row["depends_on"]) for row in rows}
+    assert {("api@app1", "postgres@db1 tcp/5432"), ("api@app1", "203.0.113.9 tcp/443")} <= words
+
+
+@pytest.mark.parametrize("level", [1, 2, 3, 4])
+def test_levels_have_the_columns_of_the_record(whoneeds, shop, level):
+    """At each level rows have all columns of the record, and those of other levels are empty."""
+    rows = json.loads(whoneeds("deps", "--store", shop / "store", "--level", level, "--format", "json").out)
+    assert len(rows) == len(TRUTH)
+    for row in rows:
+        assert set(row) == {"dependent", "depends_on", *(column.name for column in columns(Dependency))}
+        assert (row["pid"] is None) == (level in (1, 2))
+        assert (row["resp_addr"] is None) == (level in (1, 3))
+        assert row["level"] == level
+
+
+def test_level_2_tells_hosts(whoneeds, shop):
+    """At level 2 the host that owns the service's address is named."""
+    done = whoneeds("deps", "--store", shop / "store", "--level", 2)
+    line = next(line for line in done.out.splitlines() if "tcp/5432" in line)
+    assert "postgres@db1" in line
+    assert "10.0.0.3" in line
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        (["--app", "nginx"], {8080}),
+        (["--app", "nobody"], set()),
+        (["--service", "tcp/5432"], {5432}),
+        (["--service", "udp/5432"], set()),
+        (["--kind", "transient"], set()),
+        (["--kind", "static", "--app", "api", "--service", "tcp/443"], {443}),
+        (["--location", "vpn"], set()),
+        (["--location", "all", "--service", "udp/123"], {123}),
+        (["--method", "macroscope", "--app", "chrony"], {123}),
+    ],
+)
+def test_filters(whoneeds, shop, options, found):
+    """Each filter keeps what it names and nothing else."""
+    done = whoneeds("deps", "--store", shop / "store", "--format", "json", *options)
+    assert {row["port"] for row in json.loads(done.out)} == found
+    assert done.code == 0
+
+
+def test_connections(whoneeds, shop):
+    """Connections name both ends, and have exactly the columns of the record."""
+    done = whoneeds("connections", "--store", shop / "store", "--format", "json")
+    rows = json.loads(done.out)
+    assert [set(row) for row in rows] == [{column.name for column in columns(Connection)}] * len(rows)
+    known = {(row["orig_app"], row["orig_pid"], row["resp_app"], row["resp_pid"], row["resp_port"]) for row in rows}
+    assert known == {
+        ("nginx", 10, "api", 20, 8080), ("api", 20, "postgres", 40, 5432), ("api", 20, "redis", 30, 6379),
+        ("api", 20, None, None, 443), ("chrony", 50, None, None, 123),
+    }  # fmt: skip
+
+
+def test_table_says_what_was_not_seen(whoneeds, shop):
+    """Under a table stands, on standard error, what was looked at and what could not be seen."""
+    done = whoneeds("deps", "--store", shop / "store")
+    assert "Seen: 3 hosts, 36 samples" in done.err
+    assert "Not seen on db1: sockets of other users" in done.err
+    assert "2 called addresses of no traced host" in done.err
+    assert "Seen" not in done.out
+
+
+def test_csv_has_names_and_rows(whoneeds, shop):
+    """CSV has one line of names and one line a row."""
+    done = whoneeds("deps", "--store", shop / "store", "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(done.out, newline="")))
+    assert {(row["dependent"], row["port"]) for row in rows} >= {("nginx@web1", "8080"), ("chrony@db1", "123")}
+
+
+def test_hostile_names_do_not_act(whoneeds, tmp_path):
+    """A process that is called like a formula or a terminal code is shown, and neither calculated nor obeyed."""
+    host = Host("web1", ("10.0.0.1",)).segment()
+    for at, name in enumerate(("=cmd()", "a\x1b[2Jb", "x\u202etxt", "[bold]red", "{{ 7*7 }}")):
+        by = host.process(name, 10 + at)
+        host.socket(("10.0.0.1", 40000 + at), ("203.0.113.9", 443), by=by)
+    incoming = collect([host], tmp_path / "incoming")
+    assert whoneeds("run", "--from", incoming, "--store", tmp_path / "store").code == 0
+    table = whoneeds("deps", "--store", tmp_path / "store").out
+    assert "\x1b" not in table
+    assert "\u202e" not in table
+    for shown in ("=cmd()@web1", "a\\x1b[2Jb@web1", "x\\u202etxt@web1", "[bold]red@web1", "{{ 7*7 }}@web1"):
+        assert shown in table
+    text = whoneeds("deps", "--store", tmp_path / "store", "--format", "csv").out
+    assert {row["app"] for row in csv.DictReader(io.StringIO(text, newline=""))} >= {"'=cmd()", "a\x1b[2Jb"}
+    answer = whoneeds("deps", "--store", tmp_path / "store", "--format", "json").out
+    assert answer.isascii()
+    assert "a\x1b[2Jb" in {row["app"] for row in json.loads(answer)}
