@@ -69,17 +69,22 @@ discover: install ## trace this machine for TRACE_S seconds and publish what nee
 
 .PHONY: lab
 lab: venv ## as root: start a fleet of real hosts, discover it over ssh for LOAD_S seconds, and score the answer
-	$(BIN)/python -m tests.lab run -- $(BIN)/python -m tests.lab.exercise --load $(LOAD_S) --out build/lab
+	$(BIN)/python -m tests.lab run --lifetime 3600 -- $(BIN)/python -m tests.lab.exercise --load $(LOAD_S) --out build/lab
 
 # ---------------------------------------------------------------- checking it
 
-.PHONY: format static test-lib test-gates test-matrix test-roles test-lab check test test-long
-format: venv ## let ruff format the code
-	cd python_lib && $(BIN)/ruff format src ../tests && $(BIN)/ruff check --fix src ../tests
+CHECKED := python_lib/src python_lib/build_zipapp.py tests
+RUFF := $(BIN)/ruff
+
+.PHONY: format static test-lib test-plugins test-gates test-matrix test-lab check test test-long
+format: venv ## let ruff put the code in order
+	$(RUFF) format --config python_lib/pyproject.toml $(CHECKED)
+	$(RUFF) check --config python_lib/pyproject.toml --fix $(CHECKED)
 
 static: venv ## formatting, lint, types, import contracts
-	cd python_lib && $(BIN)/ruff format --check --quiet src ../tests && $(BIN)/ruff check --quiet src ../tests
-	cd python_lib && $(BIN)/mypy && $(BIN)/lint-imports --no-logo
+	$(RUFF) format --config python_lib/pyproject.toml --check --quiet $(CHECKED)
+	$(RUFF) check --config python_lib/pyproject.toml --quiet $(CHECKED)
+	cd python_lib && $(BIN)/mypy && $(BIN)/lint-imports
 
-test-lib: venv ## the library's tests: real sockets, processes and files on this machine
+test-lib: venv ## the library: real sockets, processes and files on this machine
 	$(PYTEST) tests/lib $(ARGS)

@@ -166,7 +166,9 @@ class Exercise:
         (self.out / "graph.txt").write_text(graph)
         groups = set(re.findall(r"@(whoneeds_\w+):", graph))
         needed = {"whoneeds_needs_db1", "whoneeds_provides_tcp_5432", "whoneeds_runs_haproxy"}
-        self.step("groups in the inventory", needed <= groups, start, groups=len(groups), missing=sorted(needed - groups))
+        self.step(
+            "groups in the inventory", needed <= groups, start, groups=len(groups), missing=sorted(needed - groups)
+        )
         start = time.monotonic()
         done = self.run("play", "ansible-playbook", "-i", str(INVENTORY), str(ROOT / "tests/lab/needs_db1.yml"))
         ran = {match["host"] for match in RECAP.finditer(done.stdout)}
@@ -217,7 +219,12 @@ class Exercise:
     def finish(self) -> int:
         """Write the result; give the exit code."""
         failed = [step.name for step in self.steps if not step.passed]
-        result = {"schema": 1, "load_s": self.load_s, "passed": not failed, "steps": [asdict(step) for step in self.steps]}
+        result = {
+            "schema": 1,
+            "load_s": self.load_s,
+            "passed": not failed,
+            "steps": [asdict(step) for step in self.steps],
+        }
         (self.out / "result.json").write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
         print(f"{len(self.steps) - len(failed)} passed, {len(failed)} failed")
         return 1 if failed else 0
