@@ -11,6 +11,7 @@ import ibis
 import pyarrow
 import pytest
 
+from whoneeds.analysis.hosts import fold_to_hosts
 from whoneeds.analysis.macroscope import Thresholds, extract_dependencies
 from whoneeds.model.conclusions import ApplicationInstance, Dependency, ServiceUse
 from whoneeds.model.schema import columns
@@ -33,13 +34,14 @@ def as_arrow(record: type[Any], rows: list[Any]) -> pyarrow.Table:
 
 
 @cache
-def as_sql(thresholds: Thresholds) -> str:
+def as_sql(thresholds: Thresholds, by_host: bool) -> str:
     """The method in the engine's language; translating takes longer than running on a few rows."""
     tables = (
         ibis.table({column.name: column.type for column in columns(record)}, name=record.__name__)
         for record in (ServiceUse, ApplicationInstance)
     )
-    return str(ibis.to_sql(extract_dependencies(*tables, thresholds), dialect="duckdb"))
+    made = extract_dependencies(*tables, thresholds)
+    return str(ibis.to_sql(fold_to_hosts(made) if by_host else made, dialect="duckdb"))
 
 
 @pytest.fixture(scope="session")
@@ -48,10 +50,14 @@ def extract() -> Callable[..., list[dict[str, Any]]]:
     engine = duckdb.connect(config={"threads": 1})
 
     def run(
-        uses: list[ServiceUse], instances: list[ApplicationInstance], thresholds: Thresholds = Thresholds()
+        uses: list[ServiceUse],
+        instances: list[ApplicationInstance],
+        thresholds: Thresholds = Thresholds(),
+        *,
+        by_host: bool = False,
     ) -> list[dict[str, Any]]:
         engine.register("ServiceUse", as_arrow(ServiceUse, uses))
         engine.register("ApplicationInstance", as_arrow(ApplicationInstance, instances))
-        return engine.sql(as_sql(thresholds)).to_arrow_table().cast(schema_of(Dependency)).to_pylist()
+        return engine.sql(as_sql(thresholds, by_host)).to_arrow_table().cast(schema_of(Dependency)).to_pylist()
 
     return run

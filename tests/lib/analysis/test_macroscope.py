@@ -12,7 +12,8 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from macroscope_oracle import dependencies, instance_of
+from macroscope_oracle import dependencies
+from uses import USES, instances_of, use
 
 from whoneeds.analysis.macroscope import Thresholds, extract_dependencies
 from whoneeds.model.conclusions import ApplicationInstance, Dependency, ServiceUse
@@ -23,24 +24,6 @@ FIXTURE = yaml.safe_load((Path(__file__).parent / "fixtures" / "hand_computed.ym
 # A run takes a quarter of a second, nearly all of it planning.
 MANY = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 FEW = settings(MANY, max_examples=10)
-
-
-def use(**chosen: Any) -> ServiceUse:
-    """One use with unremarkable values where none are given."""
-    row = {
-        "app": "web", "host": "h", "pid": 1, "address": "10.0.0.1", "user": "h/1", "protocol": "tcp", "port": 5432,
-        "resp_addr": "10.0.0.5", "resp_host": None, "resp_app": None, "flows": 1, "samples": 4, "duration_s": 20.0,
-        "period_s": 5.0, "orig_bytes": None, "resp_bytes": None, "first_ns": 1, "last_ns": 2,
-    }  # fmt: skip
-    return ServiceUse(**{**row, **chosen})
-
-
-def instances_of(uses: list[ServiceUse]) -> list[ApplicationInstance]:
-    """The population that consists of exactly those who use something."""
-    return [
-        ApplicationInstance(*key, user, "h/boot/1/1", 1, 2)
-        for key, user in sorted({(instance_of(row), row.user) for row in uses})
-    ]
 
 
 def by_hand() -> list[ServiceUse]:
@@ -195,37 +178,14 @@ def test_nothing_in_nothing_out(extract):
     assert extract([], []) == []
 
 
-USES = st.lists(
-    st.builds(
-        use,
-        app=st.sampled_from(["a", "b"]),
-        host=st.sampled_from(["h1", "h2"]),
-        pid=st.integers(1, 6),
-        address=st.sampled_from(["10.0.0.1", "::1"]),
-        user=st.sampled_from(["h1/0", "h1/5", "h2/0"]),
-        protocol=st.sampled_from(["tcp", "udp"]),
-        port=st.sampled_from([53, 1023, 1024, 5432, 40001, 40002, 40003]),
-        resp_addr=st.sampled_from(["10.0.0.8", "10.0.0.9"]),
-        resp_host=st.sampled_from([None, "h1"]),
-        resp_app=st.sampled_from([None, "p", "q"]),
-        flows=st.integers(1, 4),
-        samples=st.integers(1, 9),
-        duration_s=st.integers(0, 30).map(float),
-        period_s=st.sampled_from([1.0, 5.0]),
-        orig_bytes=st.one_of(st.none(), st.integers(0, 9)),
-        resp_bytes=st.one_of(st.none(), st.integers(0, 9)),
-        first_ns=st.integers(1, 99),
-        last_ns=st.integers(100, 199),
-    ).map(lambda row: replace(row, samples=max(row.samples, row.flows))),
-    min_size=1,
-    max_size=25,
-)
-THRESHOLDS = st.builds(
-    Thresholds,
-    transient_share=st.sampled_from([0.0, 0.5, 0.85, 1.0]),
-    users_share=st.sampled_from([0.1, 0.34, 1.0]),
-    instances_share=st.sampled_from([0.1, 0.34, 1.0]),
-    adjusted_from_samples=st.sampled_from([1, 2, 5]),
+# Each is translated once, which takes longer than dozens of runs.
+THRESHOLDS = st.sampled_from(
+    [
+        Thresholds(),
+        Thresholds(transient_share=0.5, users_share=0.34, adjusted_from_samples=5),
+        Thresholds(transient_share=0.0, instances_share=0.34, adjusted_from_samples=1, well_known_below=1),
+        Thresholds(transient_share=1.0, users_share=1.0, instances_share=1.0),
+    ]
 )
 
 

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Coverage: hosts, gaps and unknown ends are counted as they are."""
+
+from dataclasses import replace
+
+import duckdb
+import ibis
+import pytest
+
+from whoneeds.analysis.coverage import count_unknown_ends, summarize_gaps, summarize_hosts
+from whoneeds.model.conclusions import Attribution
+from whoneeds.model.evidence import FlowRecord, Gap, SegmentHeader
+from whoneeds.store.columns import arrow_schema, to_arrow
+
+SEGMENT = SegmentHeader(
+    "web1/boot/1", "web1", "boot", 1, 1, "0.1.0", 100, 100, 160, 160, 5.0, 12, ("table",), True, (), None, 0
+)  # fmt: skip
+FLOW = FlowRecord(
+    "f1", "tcp", "10.0.0.1", 40000, "10.0.0.2", 80, "listener", "web1", "app1", "s1", "s2", 1, 2, 0.0, 1, 5.0,
+    None, None, None, None,
+)  # fmt: skip
+
+
+@pytest.fixture
+def ask():
+    """Run a summary on lists of records."""
+    engine = duckdb.connect()
+
+    def run(summary, **rows):
+        tables = []
+        for record in (SegmentHeader, Gap, FlowRecord, Attribution):
+            if record.__name__ in rows:
+                held = rows[record.__name__]
+                made = to_arrow(record, held, "s") if record is Gap else to_arrow(record, held)
+                engine.register(record.__name__, made)
+                tables.append(ibis.table(ibis.Schema.from_pyarrow(arrow_schema(record)), name=record.__name__))
+        return engine.sql(ibis.to_sql(summary(*tables), dialect="duckdb")).to_arrow_table().to_pylist()
+
+    return run
+
+
+def test_hosts(ask):
+    """Segments of one host add up, the longest period and the earliest and latest time stand, losses do not add."""
+    rows = ask(
+        summarize_hosts,
+        SegmentHeader=[
+            SEGMENT,
+            replace(SEGMENT, opened_ns=200, closed_ns=300, period_s=30.0, privileged=False, dropped_segments=2),
+            replace(SEGMENT, opened_ns=300, closed_ns=400, samples=1, dropped_segments=3),
+            replace(SEGMENT, host="db1"),
+        ],
+    )
+    (web,) = (row for row in rows if row["host"] == "web1")
+    assert web == {
+        "host": "web1", "segments": 3, "samples": 25, "period_s": 30.0, "unprivileged": 1, "dropped_segments": 3,
+        "first_ns": 100, "last_ns": 400,
+    }  # fmt: skip
+    assert len(rows) == 2
+
+
+def test_gaps(ask):
+    """Gaps of one kind on one host are one row, and what is lost is the sum of what is known."""
+    gap = Gap("web1", "owners", "permission", "b", 1, 2, 3)
+    rows = ask(
+        summarize_gaps,
+        Gap=[gap, replace(gap, detail="a", lost=None), replace(gap, lost=4), replace(gap, reason="late", lost=None)],
+    )
+    assert sorted((row["reason"], row["detail"], row["times"], row["lost"]) for row in rows if row["lost"]) == [
+        ("permission", "b", 3, 7)
+    ]
+    assert [(row["times"], row["lost"]) for row in rows if row["reason"] == "late"] == [(1, None)]
+
+
+def test_unknown_ends(ask):
+    """A flow counts once however many of its ends on traced hosts have no name, and untraced ends do not count."""
+    flows = [FLOW, replace(FLOW, flow_id="f2", resp_host=None), replace(FLOW, flow_id="f3", direction="unknown")]
+    ends = [
+        Attribution("f1", "orig", "web1", None, None, "none", 0),
+        Attribution("f1", "resp", "app1", None, None, "none", 2),
+        Attribution("f2", "orig", "web1", "p", "curl", "socket", 1),
+        Attribution("f2", "resp", None, None, None, "none", 0),
+        Attribution("f3", "orig", "web1", None, "nginx", "socket", 2),
+        Attribution("f3", "resp", "app1", None, None, "none", 0),
+    ]
+    (row,) = ask(count_unknown_ends, FlowRecord=flows, Attribution=ends)
+    assert row == {"flows": 3, "undirected": 1, "untraced_addresses": 1, "unnamed_here": 2}
+    (nothing,) = ask(count_unknown_ends, FlowRecord=[], Attribution=[])
+    assert nothing == {"flows": 0, "undirected": 0, "untraced_addresses": 0, "unnamed_here": 0}
