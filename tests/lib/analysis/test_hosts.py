@@ -4,7 +4,6 @@
 from hypothesis import HealthCheck, given, settings
 from uses import USES, instances_of, use
 
-
 OF_SERVICE = ("kind", "method", "reason", "population", "users", "usage_share", "adjusted_share")
 
 

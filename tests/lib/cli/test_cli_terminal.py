@@ -138,3 +138,18 @@ def test_reference_page_is_fresh():
 def test_version(whoneeds):
     """The version is printed as one line."""
     assert re.fullmatch(r"whoneeds \d+\.\d+\.\d+\S*\n", whoneeds("--version").out)
+
+
+def test_statement_is_broken_between_words(shop):
+    """On a narrow terminal the statement under a table is broken between words."""
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 40, 0, 0))
+    done = subprocess.run(
+        [*COMMAND, "deps", "--store", str(shop / "store")], stdout=subprocess.DEVNULL, stderr=follower, check=True
+    )
+    os.close(follower)
+    said = os.read(leader, 65536).decode().replace("\r\n", "\n")
+    os.close(leader)
+    assert done.returncode == 0
+    assert max(map(len, said.splitlines())) <= 40
+    assert "Seen: 3 hosts, 36 samples" in " ".join(said.split())

@@ -18,7 +18,7 @@ from whoneeds.cli.options import (
     TransientOption,
     UsersOption,
 )
-from whoneeds.cli.outcome import DONE, DONE_IN_PART, SummaryFormat, answer, say
+from whoneeds.cli.outcome import DONE, DONE_IN_PART, SummaryFormat, answer, say, say_paragraph
 from whoneeds.cli.verbs import Examples, add_verb
 from whoneeds.model.errors import EvidenceError
 
@@ -166,7 +166,7 @@ def run(
             seen = describe(opened)
         say("")
         for sentence in seen.sentences:
-            say(sentence)
+            say_paragraph(sentence)
         changed = before != fingerprint(place) or published["changed"] or bool(walk.taken_in.restored)
         summary = {
             "changed": changed,

@@ -3,6 +3,7 @@
 
 import os
 import sys
+import textwrap
 from enum import StrEnum
 
 from whoneeds.model.errors import SettingsError, WhoneedsError
@@ -32,6 +33,12 @@ class SummaryFormat(StrEnum):
 def say(text: str) -> None:
     """Write a line for people to standard error."""
     print(text, file=sys.stderr, flush=True)
+
+
+def say_paragraph(text: str) -> None:
+    """Write a sentence to standard error, broken between words where that is a terminal."""
+    width = os.get_terminal_size(sys.stderr.fileno()).columns if sys.stderr.isatty() else 0
+    say(textwrap.fill(text, width, subsequent_indent="  ") if width > 20 else text)
 
 
 def answer(text: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from whoneeds.cli.options import DEFAULT_STORE, FormatOption, Location, Method, MethodOption, StoreOption
-from whoneeds.cli.outcome import DONE, DONE_IN_PART, Format, answer, is_styled, say, terminal_width
+from whoneeds.cli.outcome import DONE, DONE_IN_PART, Format, answer, is_styled, say, say_paragraph, terminal_width
 from whoneeds.cli.verbs import Examples, add_verb
 from whoneeds.model.errors import SettingsError
 
@@ -161,7 +161,7 @@ def _print(
             say("nothing to show")
         say("")
         for sentence in sentences:
-            say(sentence)
+            say_paragraph(sentence)
 
 
 def _finish(store: "Store") -> None:

@@ -121,12 +121,14 @@ class Dependency:
     kind: str = documented("Whether the need is built in (static) or of the moment (transient).", choices=KINDS)
     method: str = documented("Method that decided the kind.", choices=METHODS)
     reason: str = documented("The part of the method that decided.", choices=REASONS)
-    support: int = documented("Instances of the application that used it.")
+    support: int = documented(
+        "Instances of the application that used the service (levels 1 and 3) or the service instance (2 and 4)."
+    )
     population: int = documented("Instances of the application that were seen.")
-    users: int = documented("Users whose instances used it.")
+    users: int = documented("Users whose instances used it, counted like support.")
     usage_share: float = documented("support / population, before any adjustment for sampling.", unit="share")
     adjusted_share: float = documented("The same after adjustment for what sampling misses.", unit="share")
-    flows: int = documented("Flows seen.")
+    flows: int = documented("Flows of this very row.")
     orig_bytes: Optional[int] = documented("Bytes from the dependent.", unit="bytes")
     resp_bytes: Optional[int] = documented("Bytes to the dependent.", unit="bytes")
     first_ns: int = documented("First use seen.", unit="ns")

@@ -84,7 +84,7 @@ CONNECTION_COLUMNS = [
     Shown("PROTOCOL", lambda row: str(row["protocol"]), 70),
     Shown("FROM", lambda row: _end(row, "orig")),
     Shown("TO", lambda row: _end(row, "resp")),
-    Shown("ADDRESS", lambda row: _endpoint(row["orig_addr"], row["orig_port"]), 60),
+    Shown("CALLING ADDRESS", lambda row: _endpoint(row["orig_addr"], row["orig_port"]), 60),
     Shown("CALLED ADDRESS", lambda row: _endpoint(row["resp_addr"], row["resp_port"]), 90),
     Shown("SENT", lambda row: tell_bytes(row["orig_bytes"]), 40, right=True),
     Shown("RECEIVED", lambda row: tell_bytes(row["resp_bytes"]), 41, right=True),
