@@ -48,7 +48,8 @@ def act(words):
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
     elif verb == "give":
-        control.sendmsg([b"!"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [sockets[words[1]].fileno()]))])
+        descriptors = array.array("i", [sockets[words[1]].fileno()])
+        control.sendmsg([b"!"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)])
     elif verb == "take":  # takes a socket; with a file closed for it the number of descriptors stays
         if words[1]:
             files.pop().close()

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The incremental map of sockets to processes says the same as a walk of everything."""
 
-import os
+import shutil
+from pathlib import Path
 
 import pytest
 from actors import Actor
@@ -126,8 +127,6 @@ def test_a_reused_number_is_another_process(tmp_path, stage):
 
 def fake_process(root, pid, ticks, inodes, generation):
     """A folder that looks like a process."""
-    import shutil
-
     place = root / str(pid)
     shutil.rmtree(place, ignore_errors=True)
     (root / f"keep-{generation}").mkdir(parents=True)  # so that the folder gets another inode number
@@ -143,8 +142,7 @@ def test_identity_is_number_and_start(stage):
     pid = stage[0].pid
     holder, _ = walk_descriptors("/proc", pid)
     assert holder == (pid, identity_of(pid).start_ticks)
-    with open(f"/proc/{pid}/stat") as file:
-        assert holder.start_ticks == int(file.read().rsplit(")", 1)[1].split()[19])
+    assert holder.start_ticks == int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19])
 
 
 def test_a_vanished_process_is_no_error(stage):
@@ -154,4 +152,4 @@ def test_a_vanished_process_is_no_error(stage):
     stage[0].end()
     stage[0].end = lambda: None
     assert inode not in OwnerMap().update(pids, {inode}).holders
-    assert not os.path.exists(f"/proc/{stage[0].pid}")
+    assert not Path(f"/proc/{stage[0].pid}").exists()

@@ -192,7 +192,7 @@ def open_spool(path: str, budget_bytes: int) -> Spool:
     """
     directory = open_private_directory(path)
     try:
-        lock = os.open(_LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=directory)
+        lock = _open_lock(directory, path)
         try:
             _take_lock(lock, path)
             segments = open_private_directory(os.path.join(path, _SEGMENTS))
@@ -203,6 +203,18 @@ def open_spool(path: str, budget_bytes: int) -> Spool:
     except BaseException:
         os.close(directory)
         raise
+
+
+def _open_lock(directory: int, path: str) -> int:
+    try:
+        return os.open(_LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=directory)
+    except OSError as error:
+        raise SettingsError(
+            f"directory {path}",
+            expected="a directory that files can be made in",
+            found=str(error.strerror),
+            remedy="make room or choose another one with --dir",
+        ) from error
 
 
 def _take_lock(lock: int, path: str) -> None:

@@ -297,7 +297,7 @@ def _beat(tracer: Tracer, stop: StopSignal, notifier: ServiceNotifier) -> None:
         now_s = time.monotonic()
         if first:
             notifier.ready()
-            first = False
+            first, cost_s = False, 0.0  # only the first sample has to look into every process
         if now_s - status_s >= _STATUS_EVERY_S:
             tracer.write_status("running")
             status_s = now_s

@@ -76,7 +76,7 @@ def make_lines(tables: Dict[Type[Any], List[Any]], width: Optional[int]) -> List
     lines = ["  ".join(_cut(row[at], wide) for at, wide in zip(kept, fitted)).rstrip() for row in shown]
     closed = len(tables[SocketRecord]) - len(cells)
     if closed:
-        lines.append(f"({closed} closed connections that the kernel still remembers are not listed)")
+        lines.append(f"({closed} closed connections, not listed)")
     return lines
 
 

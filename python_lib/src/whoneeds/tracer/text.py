@@ -1,11 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Turn names that hosts choose into legal text, and legal text into something a terminal may show."""
 
-import unicodedata
-
-#: Characters that change how text around them is read or laid out, beyond the control characters.
-_FORMATTING = frozenset(("Cf", "Cc", "Cs", "Co", "Cn", "Zl", "Zp"))
-
 
 def legal_text(text: str, max_length: int) -> str:
     r"""Text that any UTF-8 file can hold: undecodable bytes become visible, and it ends at the limit.
@@ -28,6 +23,6 @@ def shown_text(text: str) -> str:
     >>> shown_text("a\x1b[2Jb")
     'a\\x1b[2Jb'
     """
-    if text.isascii() and text.isprintable():
+    if text.isprintable():
         return text
-    return "".join(ascii(letter)[1:-1] if unicodedata.category(letter) in _FORMATTING else letter for letter in text)
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)

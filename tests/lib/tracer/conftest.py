@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The program as it goes to hosts, run by a real Python 3.9 with nothing but its standard library."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+LIBRARY = Path(__file__).parents[3] / "python_lib"
+
+
+def find_python39():
+    """A Python 3.9 on this machine that runs, or None; a `python3.9` on the path may be a shim that does not."""
+    question = "import sys; print(sys.executable if sys.version_info[:2] == (3, 9) else '')"
+    for path in (
+        *sorted(Path.home().glob(".pyenv/versions/3.9*/bin/python")),
+        shutil.which("python3.9"),
+    ):
+        if path:
+            answer = subprocess.run([path, "-I", "-c", question], capture_output=True, text=True, check=False)
+            if answer.returncode == 0 and answer.stdout.strip():
+                return answer.stdout.strip()
+    return None
+
+
+@pytest.fixture(scope="session")
+def python39():
+    """Path of a Python 3.9."""
+    path = find_python39()
+    if path is None:
+        pytest.skip("no Python 3.9 on this machine")
+    return path
+
+
+@pytest.fixture(scope="session")
+def pyz(tmp_path_factory):
+    """The zipapp, freshly built."""
+    out = tmp_path_factory.mktemp("zipapp") / "whoneeds.pyz"
+    subprocess.run([sys.executable, str(LIBRARY / "build_zipapp.py"), "--out", str(out)], check=True, stdout=-1)
+    return out
+
+
+@pytest.fixture
+def trace(python39, pyz):
+    """The words that begin a command of the tracer on a host."""
+    return [python39, "-I", "-S", str(pyz), "trace"]
