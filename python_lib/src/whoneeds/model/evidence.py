@@ -45,14 +45,19 @@ class SegmentHeader:
     period_s: float = documented("Time between two samples of the socket tables, as set.", unit="s")
     samples: int = documented("Samples of the socket tables that this segment covers.")
     sources: Tuple[str, ...] = documented("Where its socket records come from.", choices=SOURCES)
-    privileged: bool = documented("Whether the tracer could look into processes of other users.")
+    privileged: bool = documented(
+        "Whether the tracer held the rights to look into processes of other users; what was refused all the same is "
+        "a Gap."
+    )
     addresses: Tuple[str, ...] = documented(
         "The host's own addresses in its main network namespace, loopback left out."
     )
     location: Optional[str] = documented(
         "Where the host was, by the rules set on its addresses; absent where no rules are set.", choices=LOCATIONS
     )
-    dropped_segments: int = documented("Older segments that the byte budget pushed out before they were collected.")
+    dropped_segments: int = documented(
+        "Segments that the byte budget pushed out of this host's directory before they were collected, ever."
+    )
 
 
 @dataclass(frozen=True)
@@ -90,21 +95,36 @@ class SocketRecord:
     local_port: int = documented("Local port.")
     remote_addr: Optional[str] = documented("Remote address; absent for a socket without a peer.", max_length=45)
     remote_port: Optional[int] = documented("Remote port; absent for a socket without a peer.")
-    state: str = documented("State when last seen; 'bound' is a UDP socket without a peer.", choices=STATES)
+    state: str = documented(
+        "State when last seen; 'bound' is a UDP socket without a peer. A socket that was seen open and is closed "
+        "by now says so here; all else in its row is as it was when it was last open.",
+        choices=STATES,
+    )
     inode: int = documented("Socket inode; 0 where the kernel keeps none any more (time_wait).")
     uid: Optional[int] = documented("User number that the kernel gives for the socket.")
     process_id: Optional[str] = documented("The owner of this row; absent if no owner is known.", max_length=400)
-    owners: Optional[int] = documented("How many processes hold the socket; absent if that could not be read.")
+    owners: Optional[int] = documented(
+        "Most processes that held the socket in one sample; 0 where none can (closed, or not accepted yet); absent "
+        "if that could not be read."
+    )
     sent_bytes: Optional[int] = documented(
-        "Bytes sent by the local side and acknowledged (tcp_info); absent where the kernel does not count.",
+        "Bytes of data that the local side sent and the other acknowledged (tcp_info, SYN and FIN taken off): since "
+        "the connection began, exact when nothing is under way, else at most one too much; absent where the kernel "
+        "does not count.",
         unit="bytes",
     )
     received_bytes: Optional[int] = documented(
-        "Bytes received by the local side (tcp_info); absent where the kernel does not count.", unit="bytes"
+        "Bytes of data that the local side received (tcp_info, FIN taken off), since the connection began; absent "
+        "where the kernel does not count.",
+        unit="bytes",
     )
-    first_ns: int = documented("When the socket was first seen.", unit="ns")
-    last_ns: int = documented("When the socket was last seen.", unit="ns")
-    samples: int = documented("Samples of this segment in which the socket was seen.")
+    first_ns: int = documented(
+        "When the row's owner was first seen with the socket in this segment; time before anybody had accepted it "
+        "belongs to who accepted it.",
+        unit="ns",
+    )
+    last_ns: int = documented("When the row's owner was last seen with the socket in this segment, open.", unit="ns")
+    samples: int = documented("Samples of this segment in which the row's owner was seen with the socket.")
     source: str = documented("Where the row comes from; 'tuple_only' rows can have no owner.", choices=SOURCES)
 
 
