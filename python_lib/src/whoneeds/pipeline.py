@@ -76,7 +76,7 @@ def ingest(
 
 def flows(store: Store) -> dict[str, int]:
     """Socket, segment -> flow: both ends of a conversation become one row, and it is known which end began."""
-    made = build_flows(store.table(SocketRecord), store.table(SegmentHeader))
+    made = build_flows(store.table(SocketRecord), store.table(SegmentHeader), keep=store.keep)
     return _write(store, {FlowRecord: made})
 
 
@@ -84,7 +84,11 @@ def attribute(store: Store) -> dict[str, int]:
     """Flow, socket, process, segment -> attribution: flows meet processes."""
     require(store, FlowRecord, "whoneeds attribute")
     made = attribute_flows(
-        store.table(FlowRecord), store.table(SocketRecord), store.table(ProcessRecord), store.table(SegmentHeader)
+        store.table(FlowRecord),
+        store.table(SocketRecord),
+        store.table(ProcessRecord),
+        store.table(SegmentHeader),
+        keep=store.keep,
     )
     return _write(store, {Attribution: made})
 
@@ -178,6 +182,7 @@ def find_population(store: Store, location: str | None) -> tuple[Any, Any]:
         store.table(SocketRecord),
         store.table(ProcessRecord),
         location,
+        store.keep,
     )
     return find_instances(uses), sum_service_use(uses)
 

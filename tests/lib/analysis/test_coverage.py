@@ -17,7 +17,7 @@ SEGMENT = SegmentHeader(
 )  # fmt: skip
 FLOW = FlowRecord(
     "f1", "tcp", "10.0.0.1", 40000, "10.0.0.2", 80, "listener", "web1", "app1", "s1", "s2", 1, 2, 0.0, 1, 5.0,
-    None, None, None, None,
+    None, None, None, 0, None,
 )  # fmt: skip
 
 
@@ -73,7 +73,11 @@ def test_gaps(ask):
 
 def test_unknown_ends(ask):
     """A flow counts once however many of its ends on traced hosts have no name, and untraced ends do not count."""
-    flows = [FLOW, replace(FLOW, flow_id="f2", resp_host=None), replace(FLOW, flow_id="f3", direction="unknown")]
+    flows = [
+        FLOW,
+        replace(FLOW, flow_id="f2", resp_host=None, candidates=2),
+        replace(FLOW, flow_id="f3", direction="unknown"),
+    ]
     ends = [
         Attribution("f1", "orig", "web1", None, None, "none", 0),
         Attribution("f1", "resp", "app1", None, None, "none", 2),
@@ -83,6 +87,6 @@ def test_unknown_ends(ask):
         Attribution("f3", "resp", "app1", None, None, "none", 0),
     ]
     (row,) = ask(count_unknown_ends, FlowRecord=flows, Attribution=ends)
-    assert row == {"flows": 3, "undirected": 1, "untraced_addresses": 1, "unnamed_here": 2}
+    assert row == {"flows": 3, "undirected": 1, "unpaired": 1, "untraced_addresses": 1, "unnamed_here": 2}
     (nothing,) = ask(count_unknown_ends, FlowRecord=[], Attribution=[])
-    assert nothing == {"flows": 0, "undirected": 0, "untraced_addresses": 0, "unnamed_here": 0}
+    assert nothing == {"flows": 0, "undirected": 0, "unpaired": 0, "untraced_addresses": 0, "unnamed_here": 0}

@@ -11,6 +11,8 @@ BOOT = "0b0e7bb0-5a7d-4e5c-8f0a-3c1d2e4f5a6b"
 #: Begin of all tests' time: 2024-01-01 00:00 UTC, in seconds and nanoseconds.
 DAY_S = 1_704_067_200
 DAY_NS = DAY_S * 10**9
+#: Any address of the host: what most services wait on.
+ANY = "0.0.0.0"
 
 
 def at(second: float) -> int:
@@ -28,6 +30,7 @@ class Host:
     period_s: float = 5.0
     boot_id: str = BOOT
     netns: str = "4026531840"
+    bound: dict[tuple[int, str], tuple[str, int]] = field(default_factory=dict)
     segments: list[tuple[SegmentHeader, dict[type[Any], list[Any]]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:

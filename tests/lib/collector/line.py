@@ -12,7 +12,7 @@ from fleet import Host
 
 from whoneeds.collector.attribution import attribute_flows
 from whoneeds.collector.connections import join_connections
-from whoneeds.collector.flows import FlowSettings, build_flows, count_ambiguous
+from whoneeds.collector.flows import FlowSettings, build_flows
 from whoneeds.collector.instances import find_instances, find_uses, sum_service_use
 from whoneeds.model.conclusions import ApplicationInstance, Attribution, Connection, ServiceUse
 from whoneeds.model.evidence import FlowRecord, Gap, ProcessRecord, SegmentHeader, SocketRecord
@@ -20,33 +20,39 @@ from whoneeds.model.schema import table_name
 from whoneeds.store.columns import arrow_schema, ibis_schema, to_arrow
 
 EVIDENCE = (SegmentHeader, ProcessRecord, SocketRecord, Gap)
+DERIVED = (FlowRecord, Attribution, ApplicationInstance, ServiceUse, Connection)
+SCHEMAS = {table_name(record): arrow_schema(record) for record in DERIVED}
 
 
 @cache
-def _statements(settings: FlowSettings, location: str | None) -> dict[str, str]:
-    """Each step in the engine's language: translating takes longer than running on a few rows."""
+def _statements(settings: FlowSettings, location: str | None) -> tuple[tuple[str, str], ...]:
+    """Each table and its statement in the engine's language: translating takes longer than running on a few rows."""
+    made: list[tuple[str, str]] = []
+
+    def keep(expression: ibis.Table) -> ibis.Table:
+        name = f"kept_{len(made)}"
+        made.append((name, str(ibis.to_sql(expression, dialect="duckdb"))))
+        return ibis.table(expression.schema(), name=name)
+
+    def step(name: str, expression: ibis.Table) -> None:
+        made.append((name, str(ibis.to_sql(expression, dialect="duckdb"))))
+
     known = (SegmentHeader, ProcessRecord, SocketRecord, FlowRecord, Attribution)
     table = {record: ibis.table(ibis_schema(record), name=table_name(record)) for record in known}
     flows, named = table[FlowRecord], table[Attribution]
     sockets, processes, segments = table[SocketRecord], table[ProcessRecord], table[SegmentHeader]
-    uses = find_uses(flows, named, sockets, processes, location)
-    steps = {
-        "flow": build_flows(sockets, segments, settings),
-        "ambiguous": count_ambiguous(sockets, segments, settings),
-        "attribution": attribute_flows(flows, sockets, processes, segments, settings),
-        "application_instance": find_instances(uses),
-        "service_use": sum_service_use(uses),
-        "connection": join_connections(flows, named),
-    }
-    return {name: str(ibis.to_sql(step, dialect="duckdb")) for name, step in steps.items()}
+    step("flow", build_flows(sockets, segments, settings, keep))
+    step("attribution", attribute_flows(flows, sockets, processes, segments, settings, keep))
+    uses = find_uses(flows, named, sockets, processes, location, keep)
+    step("application_instance", find_instances(uses))
+    step("service_use", sum_service_use(uses))
+    step("connection", join_connections(flows, named))
+    return tuple(made)
 
 
 def evidence_of(hosts: Iterable[Host]) -> dict[type[Any], pa.Table]:
     """All records of the hosts' segments as tables."""
-    tables: dict[type[Any], list[pa.Table]] = {
-        record: [to_arrow(SegmentHeader, [])] if record is SegmentHeader else [arrow_schema(record).empty_table()]
-        for record in EVIDENCE
-    }
+    tables = {record: [arrow_schema(record).empty_table()] for record in EVIDENCE}
     for host in hosts:
         for header, records in host.segments:
             tables[SegmentHeader].append(to_arrow(SegmentHeader, [header]))
@@ -59,16 +65,23 @@ def run_line(
     hosts: Iterable[Host], settings: FlowSettings = FlowSettings(), location: str | None = None
 ) -> dict[str, list[dict[str, Any]]]:
     """All derived tables, as sorted rows."""
-    statements = _statements(settings, location)
     made: dict[str, list[dict[str, Any]]] = {}
-    kinds = {table_name(r): r for r in (FlowRecord, Attribution, ApplicationInstance, ServiceUse, Connection)}
     with duckdb.connect(config={"threads": 1}) as engine:
         for record, rows in evidence_of(hosts).items():
             engine.register(table_name(record), rows)
-        for name, statement in statements.items():
+        for name, statement in _statements(settings, location):
+            if name.startswith("kept_"):
+                engine.execute(f"CREATE TEMP TABLE {name} AS {statement}")
+                continue
             result = engine.sql(statement).to_arrow_table()
-            if name in kinds:
-                result = result.select(arrow_schema(kinds[name]).names).cast(arrow_schema(kinds[name]))
+            if name in SCHEMAS:
+                assert set(result.column_names) == set(SCHEMAS[name].names)
+                result = result.select(SCHEMAS[name].names).cast(SCHEMAS[name])
                 engine.register(name, result)
             made[name] = sorted(result.to_pylist(), key=repr)
     return made
+
+
+def connections_of(hosts: Iterable[Host], settings: FlowSettings = FlowSettings()) -> list[dict[str, Any]]:
+    """The connections that the line makes."""
+    return run_line(hosts, settings)["connection"]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The whole line of the collector on two hosts."""
 
-from fleet import Host
+from fleet import ANY, Host
 from line import run_line
 
 
@@ -11,7 +11,7 @@ def test_a_connection_seen_at_both_ends_is_one_flow_with_both_programs() -> None
     nginx = web.process("nginx", 10, uid=33)
     db = Host("db1", ("10.0.0.2",)).segment()
     postgres = db.process("postgres", 20)
-    db.socket(("0.0.0.0", 5432), by=postgres)
+    db.socket((ANY, 5432), by=postgres)
     web.socket(("10.0.0.1", 40000), ("10.0.0.2", 5432), (5, 50), nginx, sent=100, received=200)
     db.socket(("10.0.0.2", 5432), ("10.0.0.1", 40000), (6, 51), postgres, sent=210, received=90)
 

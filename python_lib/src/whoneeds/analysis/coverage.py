@@ -60,7 +60,8 @@ def count_unknown_ends(flow: ibis.Table, attribution: ibis.Table) -> ibis.Table:
     -------
     ibis.Table
         One row: flows, unnamed_here (flows of which an end on a traced host has no application), undirected
-        (flows of which nobody knows who began), untraced_addresses (called addresses of no traced host).
+        (flows of which nobody knows who began), unpaired (flows whose other end is one of several sockets, and nobody
+        knows which), untraced_addresses (called addresses of no traced host).
     """
     traced = attribution.filter(attribution.host.notnull() & attribution.app.isnull())
     unnamed = traced.agg(unnamed_here=traced.flow_id.nunique())
@@ -68,6 +69,7 @@ def count_unknown_ends(flow: ibis.Table, attribution: ibis.Table) -> ibis.Table:
     flows = flow.agg(
         flows=flow.count(),
         undirected=(flow.direction == "unknown").sum().fill_null(0).cast("int64"),
+        unpaired=(flow.candidates > 0).sum().fill_null(0).cast("int64"),
         untraced_addresses=away.nunique(),
     )
     return flows.cross_join(unnamed)

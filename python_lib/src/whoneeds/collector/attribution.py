@@ -18,7 +18,7 @@ from whoneeds.collector.addresses import find_claims, home_namespaces
 from whoneeds.collector.flows import FlowSettings, far_ends
 from whoneeds.collector.listeners import match_listeners
 from whoneeds.collector.owners import count_holders, find_holders
-from whoneeds.collector.sockets import merge_sockets
+from whoneeds.collector.sockets import Keep, is_loopback, keep_nothing, merge_sockets
 from whoneeds.model.conclusions import Attribution
 from whoneeds.model.schema import columns
 
@@ -32,6 +32,7 @@ def attribute_flows(
     processes: ibis.Table,
     segments: ibis.Table,
     settings: FlowSettings = FlowSettings(),
+    keep: Keep = keep_nothing,
 ) -> ibis.Table:
     """Name the process at each end of each flow.
 
@@ -43,31 +44,19 @@ def attribute_flows(
         SocketRecord and ProcessRecord (with ``segment_id``), SegmentHeader.
     settings : FlowSettings
         Those that the flows were built with.
+    keep : callable
+        See `whoneeds.collector.sockets.Keep`.
 
     Returns
     -------
     ibis.Table
         Attribution: two rows a flow.
     """
-    holders = find_holders(sockets, processes)
-    ends = _sides(flows)
-    by_socket = _agree(
-        ends.join(holders, ["socket_id", "peer_addr", "peer_port"]),
-        ["flow_id", "side"],
-    )
-    counted = count_holders(sockets)
-    by_socket = (
-        ends.select("flow_id", "side", "socket_id", "peer_addr", "peer_port")
-        .join(counted, ["socket_id", "peer_addr", "peer_port"])
-        .select("flow_id", "side", "counted")
-        .join(by_socket, ["flow_id", "side"])
-    )
-    by_socket = by_socket.select(
-        "flow_id", "side", process_id=_only_if(by_socket.counted <= by_socket.recognised, by_socket.process_id),
-        app=_only_if(by_socket.counted <= by_socket.recognised, by_socket.app),
-        candidates=ibis.ifelse(by_socket.counted > by_socket.recognised, by_socket.counted, by_socket.recognised),
-    )  # fmt: skip
-    by_listener = _by_listener(ends.anti_join(by_socket, ["flow_id", "side"]), holders, sockets, segments, settings)
+    holders = keep(find_holders(sockets, processes))
+    ends = keep(_sides(flows))
+    by_socket = keep(_by_socket(ends, holders, sockets))
+    rest = ends.anti_join(by_socket, ["flow_id", "side"])
+    by_listener = keep(_by_listener(rest, holders, sockets, segments, settings, keep))
     found = by_socket.mutate(rule=ibis.literal("socket")).union(by_listener.mutate(rule=ibis.literal("listener")))
     joined = ends.left_join(found, ["flow_id", "side"])
     made = {
@@ -98,28 +87,50 @@ def _sides(flows: ibis.Table) -> ibis.Table:
     return orig.union(resp)
 
 
+def _by_socket(ends: ibis.Table, holders: ibis.Table, sockets: ibis.Table) -> ibis.Table:
+    """Flow, side, process, application and candidates of ends whose very socket was seen in somebody's hands."""
+    place = ["socket_id", "peer_addr", "peer_port"]
+    agreed = _agree(ends.join(holders, place), ["flow_id", "side"])
+    counted = ends.select("flow_id", "side", *place).join(count_holders(sockets), place)
+    known = counted.select("flow_id", "side", "counted").join(agreed, ["flow_id", "side"])
+    # the kernel may count more holders than were recognised: one of those may have been the speaker
+    all_known = known.counted <= known.recognised
+    return known.select(
+        "flow_id",
+        "side",
+        process_id=_only_if(all_known, known.process_id),
+        app=_only_if(all_known, known.app),
+        candidates=ibis.ifelse(all_known, known.recognised, known.counted),
+    )
+
+
 def _by_listener(
-    ends: ibis.Table, holders: ibis.Table, sockets: ibis.Table, segments: ibis.Table, settings: FlowSettings
+    ends: ibis.Table,
+    holders: ibis.Table,
+    sockets: ibis.Table,
+    segments: ibis.Table,
+    settings: FlowSettings,
+    keep: Keep,
 ) -> ibis.Table:
     """Flow, side, process, application and candidates of ends that a listener stands for."""
     called = ends.filter(ends.side == "resp", ends.host.notnull(), ends.direction != "unknown")
-    lives = merge_sockets(sockets, segments)
+    lives = keep(merge_sockets(sockets, segments))
     spaces = sockets.group_by("socket_id").aggregate(netns=sockets.netns.max())
     seen = spaces.rename(seen_id="socket_id", seen_netns="netns")
     other = spaces.rename(other_id="socket_id", other_netns="netns").view()
     called = called.left_join(seen, called.socket_id == seen.seen_id)
     called = called.left_join(other, called.other_socket_id == other.other_id)
+    stays = is_loopback(called.addr) | is_loopback(called.peer_addr)
     called = called.select(
-        "host", "protocol", "addr", "port", "first_ns", "last_ns", "period_s", "seen_netns", "other_netns",
-        end=called.flow_id, own_socket_id=called.socket_id,
+        "host", "protocol", "addr", "port", "first_ns", "last_ns", "period_s", "seen_netns",
+        end=called.flow_id, own_socket_id=called.socket_id, home_netns=_only_if(stays, called.other_netns),
     )  # fmt: skip
-    reached = match_listeners(
-        far_ends(called, home_namespaces(lives, find_claims(segments))), lives, settings.clock_offset_ns
-    )
+    homes = home_namespaces(lives, find_claims(segments))
+    reached = keep(match_listeners(keep(far_ends(called, homes)), lives, settings.clock_offset_ns))
     nearest = reached.mutate(most=reached.specificity.max().over(group_by=reached.end))
     nearest = nearest.filter(nearest.specificity == nearest.most).select(flow_id="end", socket_id="listener_id")
     waiting = holders.filter(holders.peer_addr == "").select("socket_id", "process_id", "app")
-    held = nearest.left_join(waiting, "socket_id").drop("socket_id_right")
+    held = keep(nearest.left_join(waiting, "socket_id").drop("socket_id_right"))
     agreed = _agree(held.filter(held.process_id.notnull()), ["flow_id"])
     # a listener that nobody is known to hold may be anybody's
     orphans = held.group_by("flow_id").aggregate(orphans=held.process_id.isnull().cast("int64").sum())

@@ -17,7 +17,7 @@ import ibis
 from whoneeds.collector.addresses import find_claims, find_owners, home_namespaces
 from whoneeds.collector.listeners import match_listeners
 from whoneeds.collector.pairing import choose_pairs, find_ambiguous, find_candidates
-from whoneeds.collector.sockets import connected_lives, is_loopback, merge_sockets
+from whoneeds.collector.sockets import Keep, connected_lives, is_loopback, keep_nothing, merge_sockets
 from whoneeds.model.evidence import FlowRecord
 from whoneeds.model.schema import columns
 
@@ -43,7 +43,12 @@ class FlowSettings:
         return int(self.clock_offset_s * 1e9)
 
 
-def build_flows(sockets: ibis.Table, segments: ibis.Table, settings: FlowSettings = FlowSettings()) -> ibis.Table:
+def build_flows(
+    sockets: ibis.Table,
+    segments: ibis.Table,
+    settings: FlowSettings = FlowSettings(),
+    keep: Keep = keep_nothing,
+) -> ibis.Table:
     """Flows, seen from one end or from both.
 
     Parameters
@@ -51,58 +56,45 @@ def build_flows(sockets: ibis.Table, segments: ibis.Table, settings: FlowSetting
     sockets, segments : ibis.Table
         SocketRecord (with ``segment_id``) and SegmentHeader.
     settings : FlowSettings
+    keep : callable
+        See `whoneeds.collector.sockets.Keep`.
 
     Returns
     -------
     ibis.Table
         FlowRecord.
     """
-    lives = merge_sockets(sockets, segments)
+    lives = keep(merge_sockets(sockets, segments))
     ends = connected_lives(lives)
-    claims = find_claims(segments)
-    pairs = choose_pairs(find_candidates(ends, settings.clock_offset_ns))
-    joined = _join_ends(ends, pairs)
-    joined = _know_remote_host(joined, claims, settings)
-    joined = _know_listening(joined, lives, claims, settings)
-    return _name_roles(joined)
+    claims = keep(find_claims(segments))
+    candidates = keep(find_candidates(ends, settings.clock_offset_ns))
+    pairs = keep(choose_pairs(candidates))
+    joined = keep(_join_ends(ends, pairs, find_ambiguous(candidates, pairs)))
+    joined = keep(_know_remote_host(joined, claims, settings))
+    return _name_roles(keep(_know_listening(joined, lives, claims, settings)))
 
 
-def count_ambiguous(sockets: ibis.Table, segments: ibis.Table, settings: FlowSettings = FlowSettings()) -> ibis.Table:
-    """Sockets whose other end was seen but cannot be told from another one's.
-
-    Parameters
-    ----------
-    sockets, segments, settings
-        As for `build_flows`.
-
-    Returns
-    -------
-    ibis.Table
-        life, candidates.
-    """
-    candidates = find_candidates(connected_lives(merge_sockets(sockets, segments)), settings.clock_offset_ns)
-    return find_ambiguous(candidates, choose_pairs(candidates))
-
-
-def _join_ends(ends: ibis.Table, pairs: ibis.Table) -> ibis.Table:
-    """One row a conversation: the end ``x`` that was seen, and the end ``y`` where that was seen too."""
+def _join_ends(ends: ibis.Table, pairs: ibis.Table, ambiguous: ibis.Table) -> ibis.Table:
+    """One row a conversation: the end ``x`` that was seen, the end ``y`` where that was seen too, ``candidates``."""
     x = ends.rename("x_{name}")
     y = ends.rename("y_{name}").view()
     pairs = pairs.rename(x_life="life", y_life="other_life")
     both = x.left_join(pairs, "x_life").drop("x_life_right")
     both = both.filter(both.y_life.isnull() | (both.x_life < both.y_life))
-    return both.left_join(y, "y_life").drop("y_life_right")
+    both = both.left_join(y, "y_life").drop("y_life_right")
+    known = both.left_join(ambiguous, both.x_life == ambiguous.life).drop("life")
+    return known.mutate(candidates=known.candidates.fill_null(0))
 
 
 def _know_remote_host(joined: ibis.Table, claims: ibis.Table, settings: FlowSettings) -> ibis.Table:
     """Add ``remote_host``: the traced host at the other end, seen there or by its address."""
-    asked = joined.filter(joined.y_life.isnull(), ~is_loopback(joined.x_remote_addr))
+    asked = joined.filter(joined.y_life.isnull(), ~_stays_home(joined))
     asked = asked.select(
         end=asked.x_life, address=asked.x_remote_addr, first_ns=asked.x_first_ns, last_ns=asked.x_last_ns
     )
     owners = find_owners(asked, claims, settings.clock_offset_ns)
     known = joined.left_join(owners, joined.x_life == owners.end)
-    local = ibis.ifelse(is_loopback(known.x_remote_addr), known.x_host, ibis.null("string"))
+    local = ibis.ifelse(_stays_home(known), known.x_host, ibis.null("string"))
     return known.mutate(remote_host=ibis.coalesce(known.y_host, local, known.owner)).drop("end", "owner")
 
 
@@ -119,7 +111,8 @@ def _know_listening(joined: ibis.Table, lives: ibis.Table, claims: ibis.Table, s
             port=joined.x_remote_port, first_ns=ibis.coalesce(joined.y_first_ns, joined.x_first_ns),
             last_ns=ibis.coalesce(joined.y_last_ns, joined.x_last_ns),
             period_s=ibis.coalesce(joined.y_period_s, joined.x_period_s), own_socket_id=joined.y_socket_id,
-            seen_netns=joined.y_netns, other_netns=joined.x_netns,
+            seen_netns=joined.y_netns,
+            home_netns=ibis.ifelse(_stays_home(joined), joined.x_netns, ibis.null("string")),
         ),
         home_namespaces(lives, claims),
     )  # fmt: skip
@@ -130,14 +123,20 @@ def _know_listening(joined: ibis.Table, lives: ibis.Table, claims: ibis.Table, s
     return known.mutate(x_listens=known.x_hit.notnull(), y_listens=known.y_hit.notnull()).drop("x_hit", "y_hit")
 
 
+def _stays_home(joined: ibis.Table) -> Any:
+    """Whether the conversation cannot leave its network namespace: one of its addresses is loopback."""
+    return is_loopback(joined.x_local_addr) | is_loopback(joined.x_remote_addr)
+
+
 def far_ends(ends: ibis.Table, homes: ibis.Table) -> ibis.Table:
-    """Give each end the network namespaces it can be in: the seen one, the caller's for loopback, else the home one.
+    """Give each end the network namespaces that it can be in.
 
     Parameters
     ----------
     ends : ibis.Table
-        As for `match_listeners`, without ``netns`` but with ``seen_netns`` and ``other_netns`` (either may be null).
-        Ends without a host are dropped.
+        As for `match_listeners`, but instead of ``netns`` with ``seen_netns`` (where its socket was seen) and
+        ``home_netns`` (the caller's, if the conversation cannot leave it); with neither, it is where the host's own
+        addresses are. Ends without a host are dropped.
     homes : ibis.Table
         From `home_namespaces`.
 
@@ -147,8 +146,7 @@ def far_ends(ends: ibis.Table, homes: ibis.Table) -> ibis.Table:
         As for `match_listeners`.
     """
     ends = ends.filter(ends.host.notnull())
-    own = ibis.coalesce(ends.seen_netns, ibis.ifelse(is_loopback(ends.addr), ends.other_netns, ibis.null("string")))
-    ends = ends.mutate(own_netns=own)
+    ends = ends.mutate(own_netns=ibis.coalesce(ends.seen_netns, ends.home_netns))
     certain = ends.filter(ends.own_netns.notnull()).mutate(netns=lambda t: t.own_netns)
     homes = homes.rename(home_host="host")
     guessed = ends.filter(ends.own_netns.isnull())
@@ -223,6 +221,7 @@ def _name_roles(joined: ibis.Table) -> ibis.Table:
             (table.finished, ibis.literal("fin")),
             else_=ibis.null("string"),
         ),
+        "candidates": table.candidates,
         "location": ibis.ifelse(orig_seen, orig_location, resp_location),
     }
     return table.select(**{column.name: made[column.name] for column in columns(FlowRecord)})

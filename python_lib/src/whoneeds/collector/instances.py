@@ -14,7 +14,7 @@ made the socket, the others inherited it.
 import ibis
 
 from whoneeds.collector.owners import find_holders
-from whoneeds.collector.sockets import is_loopback
+from whoneeds.collector.sockets import Keep, is_loopback, keep_nothing
 from whoneeds.model.conclusions import ApplicationInstance, ServiceUse
 from whoneeds.model.errors import SettingsError
 from whoneeds.model.evidence import LOCATIONS
@@ -55,6 +55,7 @@ def find_uses(
     sockets: ibis.Table,
     processes: ibis.Table,
     location: str | None = None,
+    keep: Keep = keep_nothing,
 ) -> ibis.Table:
     """Flows whose application is known, each with the instance it counts for.
 
@@ -66,6 +67,8 @@ def find_uses(
         SocketRecord and ProcessRecord, with ``segment_id``.
     location : str, optional
         As for `select_flows`.
+    keep : callable
+        See `whoneeds.collector.sockets.Keep`.
 
     Returns
     -------
@@ -87,6 +90,7 @@ def find_uses(
             uses.resp_port == holders.peer_port,
         ],
     )
+    uses = keep(uses)
     uses = uses.mutate(
         host=uses.orig_host,
         user=uses.orig_host + ibis.literal("/") + uses.uid.cast("string").fill_null("?"),
@@ -96,7 +100,7 @@ def find_uses(
         home=uses.orig_addr.argmin(uses.first_ns.cast("string").lpad(20, "0") + uses.orig_addr, where=uses.away)
     )
     uses = uses.join(first_address, "process_id")
-    return uses.mutate(address=ibis.ifelse(uses.away, uses.orig_addr, uses.home.coalesce(uses.orig_addr)))
+    return keep(uses.mutate(address=ibis.ifelse(uses.away, uses.orig_addr, uses.home.coalesce(uses.orig_addr))))
 
 
 def find_instances(uses: ibis.Table) -> ibis.Table:

@@ -6,9 +6,14 @@ for each process that held it. Bytes are running totals, so the largest counts; 
 not over the owners of one segment. A UDP socket can be pointed at one peer after the other: each is a life of its own.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import ibis
+
+#: What makes an intermediate table be worked out once where it is used several times. A pure function takes it as an
+#: argument and must give the same answer with any: ``Store.keep`` has the engine hold the rows.
+Keep = Callable[[ibis.Table], ibis.Table]
 
 #: States that a TCP socket has only after both ends agreed to speak.
 ANSWERED = ("established", "fin_wait1", "fin_wait2", "time_wait", "close_wait", "last_ack", "closing")
@@ -81,6 +86,11 @@ def merge_sockets(sockets: ibis.Table, segments: ibis.Table) -> ibis.Table:
     return lives.mutate(life=lives.socket_id + ibis.literal(" ") + _words(lives))
 
 
+def keep_nothing(table: ibis.Table) -> ibis.Table:
+    """Leave it to the engine how often it works a table out."""
+    return table
+
+
 def connected_lives(lives: ibis.Table) -> ibis.Table:
     """Lives with a peer. Port 0 is no peer: name resolution asks the kernel for a route that way and sends nothing."""
     return lives.filter(lives.remote_addr.notnull(), lives.remote_port > 0, lives.local_port > 0)
@@ -99,4 +109,4 @@ def is_loopback(address: Any) -> Any:
 def _words(lives: ibis.Table) -> Any:
     local = lives.local_addr + ibis.literal(" ") + lives.local_port.cast("string")
     remote = lives.remote_addr.fill_null("*") + ibis.literal(" ") + lives.remote_port.fill_null(0).cast("string")
-    return local + ibis.literal(" > ") + remote
+    return lives.protocol + ibis.literal(" ") + local + ibis.literal(" > ") + remote

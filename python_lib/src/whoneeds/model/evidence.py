@@ -172,4 +172,7 @@ class FlowRecord:
         "Bytes from responder to originator; absent if no observer counted.", unit="bytes"
     )
     end: Optional[str] = documented("How it ended; absent if only samples are known.", choices=ENDS)
+    candidates: int = documented(
+        "Sockets that could be the other end, where it cannot be told which; 0 where it was found or none was seen."
+    )
     location: Optional[str] = documented("Where the observing host was, by its own rules.", choices=LOCATIONS)

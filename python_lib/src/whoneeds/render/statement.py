@@ -77,6 +77,11 @@ def state_blind_spots(
         said.append(
             f"Of {tell_count(ends['undirected'], 'connection')} it is not known which end began; they count for nobody."
         )
+    if ends["unpaired"]:
+        said.append(
+            f"The other end of {tell_count(ends['unpaired'], 'connection')} is one of several sockets that were seen, "
+            "and it cannot be told which: each is kept as seen from one end."
+        )
     if ends["untraced_addresses"]:
         said.append(
             f"{tell_count(ends['untraced_addresses'], 'called address', 'called addresses')} of no traced host: "

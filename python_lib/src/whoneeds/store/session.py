@@ -104,6 +104,8 @@ class Store:
         self._scratch = path / _SCRATCH / secrets.token_hex(8)
         if writable:
             self._sweep()
+        if writable:
+            self._scratch.parent.mkdir(mode=0o700, exist_ok=True)
         self._engine = connect_engine(path, self._scratch, settings)
 
     def close(self) -> None:
@@ -149,6 +151,13 @@ class Store:
     def read(self, expression: Any) -> pa.Table:
         """The result of an Ibis expression over this store's tables."""
         return self._engine.to_pyarrow(expression)
+
+    def keep(self, expression: Any) -> ibis.Table:
+        """Work an expression out now and let the engine hold its rows until the session ends.
+
+        For intermediate results that are used more than once: an expression is worked out again at each use.
+        """
+        return self._engine.create_table(f"kept_{secrets.token_hex(8)}", expression, temp=True)
 
     # -- writing -------------------------------------------------------------------------------------------------
 
