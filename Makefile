@@ -76,7 +76,7 @@ lab: venv ## as root: start a fleet of real hosts, discover it over ssh for LOAD
 CHECKED := python_lib/src python_lib/build_zipapp.py tests
 RUFF := $(BIN)/ruff
 
-.PHONY: format static test-lib test-plugins test-gates test-matrix test-lab check test test-long
+.PHONY: format static test-lib test-plugins test-gates test-matrix test-campaigns test-lab check test test-long bench
 format: venv ## let ruff put the code in order
 	$(RUFF) format --config python_lib/pyproject.toml $(CHECKED)
 	$(RUFF) check --config python_lib/pyproject.toml --fix $(CHECKED)
@@ -88,3 +88,30 @@ static: venv ## formatting, lint, types, import contracts
 
 test-lib: venv ## the library: real sockets, processes and files on this machine
 	$(PYTEST) tests/lib $(ARGS)
+
+test-plugins: venv ## plugins and roles, run for real on this machine
+	$(PYTEST) tests/unit tests/roles $(ARGS)
+
+test-gates: venv ## ansible-test sanity, ansible-lint, documentation, building the collection
+	$(BIN)/python -m tests.gates
+
+test-matrix: venv ## hostile text on every ansible-core that this machine can install
+	$(BIN)/python -m tests.matrix
+
+test-campaigns: venv ## kills, power cuts and fuzzing, a small count of each
+	$(PYTEST) tests/campaigns $(ARGS)
+
+test-lab: venv ## as root: the lab's hosts, discovered over ssh and scored
+	$(PYTEST) tests/lab $(ARGS)
+
+check: static test-lib test-plugins test-gates ## what must be green before a change is done
+
+test: venv ## everything that needs no second machine, two lanes at a time
+	$(BIN)/python -m tests.lanes static test-lib test-gates test-plugins test-matrix test-campaigns test-lab!
+
+test-long: venv ## kills, power cuts and fuzzing at full count, and the lab for five minutes
+	$(BIN)/python -m tests.campaigns all
+	$(MAKE) lab
+
+bench: venv ## what a sample of the socket table costs, beside other tools, in one run
+	$(BIN)/python -m tests.bench

@@ -88,6 +88,7 @@ def deps(
     from whoneeds.model.conclusions import Dependency
     from whoneeds.model.schema import columns
     from whoneeds.pipeline import find_dependencies, require
+    from whoneeds.render.folding import fold_transient
     from whoneeds.render.views import dependency_columns, name_ends, sort_dependencies
     from whoneeds.store.session import open_store
 
@@ -103,7 +104,14 @@ def deps(
             made = made.filter(made.protocol == wanted[0], made.port == wanted[1])
         if kind is not None:
             made = made.filter(made.kind == kind.value)
-        rows = [{**name_ends(row), **row} for row in sort_dependencies(opened.read(made).to_pylist())]
+        found = sort_dependencies(opened.read(made).to_pylist())
+        if form is Format.TABLE and level is Level.HOST and kind is None and wanted is None:
+            found, hidden = fold_transient(found)
+            if hidden:
+                sentences.insert(
+                    0, f"Transient needs for one provider are one line each; --kind transient shows {hidden} more."
+                )
+        rows = [{**name_ends(row), **row} for row in found]
         names = ["dependent", "depends_on", *(column.name for column in columns(Dependency))]
         _print(rows, names, dependency_columns(level.value), form, sentences)
         _finish(opened)

@@ -115,7 +115,8 @@ def _provider(row: Row) -> str:
 
 
 def _service(row: Row) -> str:
-    return f"{row['protocol']}/{row['port']}"
+    ports = row.get("ports", 1)
+    return f"{row['protocol']}/{row['port']}" if ports == 1 else f"{row['protocol']}, {ports} ports"
 
 
 def _end(row: Row, side: str) -> str:
