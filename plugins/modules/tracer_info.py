@@ -116,6 +116,7 @@ import subprocess
 import sys
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.common.validation import check_type_path
 from ansible_collections.whoneeds.discovery.plugins.module_utils._tracer import (
     TracerError,
     foreign_names,
@@ -142,7 +143,7 @@ def ask_python(executable):
 
 def look(executable, place):
     """What is there of one tracer."""
-    found = {name: os.path.abspath(os.path.expanduser(place[name])) for name in ("dir", "zipapp", "config")}
+    found = {name: os.path.abspath(check_type_path(place[name])) for name in ("dir", "zipapp", "config")}
     status = read_status(executable, found["zipapp"], found["dir"]) if executable else {}
     found.update(
         installed=os.path.isfile(found["zipapp"]) and os.path.isfile(found["config"]),

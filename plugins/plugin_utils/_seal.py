@@ -18,6 +18,8 @@ import re
 
 try:
     from ansible.template import trust_as_template
+
+    wrap_var = None
 except ImportError:  # ansible-core 2.18 and older
     from ansible.utils.unsafe_proxy import wrap_var
 

@@ -11,37 +11,42 @@ from pathlib import Path
 
 import yaml
 
-from tests.gates.checkout import BUILD, PYTHONS, ROOT, Checkout, run
+from tests.gates.checkout import BUILD, PYTHONS, ROOT, Checkout, make_repository, run
 
 BIN = Path(sys.executable).parent
 ZIPAPP = Path("roles/tracer/files/whoneeds.pyz")
+MUST_SHIP = (
+    "README.md", "LICENSE", "meta/runtime.yml", "playbooks/discover.yml", "roles/tracer/tasks/main.yml", str(ZIPAPP),
+    "python_lib/pyproject.toml",
+)  # fmt: skip
 
 
 def check_sanity(checkout: Checkout) -> list[str]:
-    """All sanity tests of this ansible-core, on every Python that modules are written for and that is here."""
+    """All sanity tests of this ansible-core on what ships, on every Python that modules are written for and is here."""
     missing = [version for version in PYTHONS if version not in checkout.interpreters]
     if missing:
         print(f"skipped: Python {', '.join(missing)} is not installed", flush=True)
     if shutil.which("shellcheck", path=checkout.environment()["PATH"]) is None:
         print("skipped: the shellcheck test, because there is no shellcheck", flush=True)
-    ignore_files = sorted((checkout.path / "tests" / "sanity").glob("ignore*.txt"))
+    shipped = install_artifact(checkout)
+    if shipped is None:
+        return ["the collection does not build"]
+    ignore_files = sorted((shipped / "tests" / "sanity").glob("ignore*.txt"))
     failures = [f"{path.name} exists; failures are repaired, not ignored" for path in ignore_files]
+    make_repository(shipped)
     command = [str(BIN / "ansible-test"), "sanity", "--local", "--requirements", "--color", "no"]
-    if run(command, checkout.path, checkout.environment()):
+    if run(command, shipped, checkout.environment(shipped.parents[2])):
         failures.append("ansible-test sanity failed")
     return failures
 
 
 def check_lint(checkout: Checkout) -> list[str]:
     """ansible-lint in its production profile; a skip in a file or in the settings counts as a failure."""
-    failures = []
     settings = yaml.safe_load((checkout.path / ".ansible-lint").read_text())
-    for key in ("skip_list", "warn_list", "mock_modules", "mock_roles"):
-        if settings.get(key):
-            failures.append(f".ansible-lint has a {key}")
-    for path in sorted(checkout.path.rglob("*.yml")):
-        if any("# noqa" in line for line in path.read_text().splitlines()):
-            failures.append(f"{path.relative_to(checkout.path)} skips a rule")
+    skips = [key for key in ("skip_list", "warn_list", "mock_modules", "mock_roles") if settings.get(key)]
+    failures = [f".ansible-lint has a {key}" for key in skips]
+    skipping = [path for path in sorted(checkout.path.rglob("*.yml")) if "# noqa" in path.read_text()]
+    failures += [f"{path.relative_to(checkout.path)} skips a rule" for path in skipping]
     if run([str(BIN / "ansible-lint"), "--offline", "--strict"], checkout.path, checkout.environment()):
         failures.append("ansible-lint failed")
     return failures
@@ -58,46 +63,49 @@ def check_docs(checkout: Checkout) -> list[str]:
     return failures
 
 
-def check_build(checkout: Checkout) -> list[str]:
-    """The collection builds, installs from its file alone, and every plugin in it explains itself."""
+def install_artifact(checkout: Checkout) -> Path | None:
+    """Build the collection and install it from its file alone; the folder of what ships, or None where that fails."""
     folder = BUILD / "artifact"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     galaxy = str(BIN / "ansible-galaxy")
     if run([galaxy, "collection", "build", "--output-path", str(folder)], checkout.path, checkout.environment()):
-        return ["ansible-galaxy collection build failed"]
+        return None
     artifact = next(folder.glob("whoneeds-discovery-*.tar.gz"))
-    install = [galaxy, "collection", "install", "--offline", "--no-deps", str(artifact), "-p", str(folder / "installed")]
-    if run(install, folder, checkout.environment()):
-        return ["ansible-galaxy collection install failed"]
-    installed = folder / "installed" / "ansible_collections" / "whoneeds" / "discovery"
-    failures = [f"the artifact lacks {name}" for name in _must_ship() if not (installed / name).exists()]
+    # A path of its own: with the copy in sight, there would be nothing to install.
+    env = checkout.environment(folder / "installed")
+    if run([galaxy, "collection", "install", "--offline", "--no-deps", str(artifact)], folder, env):
+        return None
+    return folder / "installed" / "ansible_collections" / "whoneeds" / "discovery"
+
+
+def check_build(checkout: Checkout) -> list[str]:
+    """The collection builds, installs from its file alone, and every plugin in it explains itself."""
+    installed = install_artifact(checkout)
+    if installed is None:
+        return ["the collection does not build or does not install"]
+    failures = [f"the artifact lacks {name}" for name in MUST_SHIP if not (installed / name).exists()]
     failures += [f"the artifact holds {name}" for name in _must_not_ship(installed)]
-    env = {**checkout.environment(), "ANSIBLE_COLLECTIONS_PATH": str(folder / "installed")}
+    env = checkout.environment(installed.parents[2])
     for kind, name in _plugins(installed):
         command = [str(BIN / "ansible-doc"), "--type", kind, f"whoneeds.discovery.{name}"]
-        done = subprocess.run(command, env=env, cwd=folder, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, env=env, cwd=BUILD, capture_output=True, text=True, check=False)
         if done.returncode or "ERROR" in done.stderr or name not in done.stdout:
             failures.append(f"ansible-doc --type {kind} {name}: {done.stderr.strip()[-300:]}")
-    for playbook in sorted((installed / "playbooks").glob("*.yml")):
-        command = [str(BIN / "ansible-playbook"), "--syntax-check", "-i", "localhost,", f"whoneeds.discovery.{playbook.stem}"]
-        if run(command, folder, env):
-            failures.append(f"playbook {playbook.stem} is not usable by its full name")
+    playbooks = [f"whoneeds.discovery.{path.stem}" for path in sorted((installed / "playbooks").glob("*.yml"))]
+    if run([str(BIN / "ansible-playbook"), "--syntax-check", "-i", "localhost,", *playbooks], BUILD, env):
+        failures.append("a playbook is not usable by its full name")
     return failures
 
 
-def _must_ship() -> list[str]:
-    return ["README.md", "LICENSE", "meta/runtime.yml", "playbooks/discover.yml", "roles/tracer/tasks/main.yml", str(ZIPAPP)]
-
-
 def _must_not_ship(installed: Path) -> list[str]:
-    unwanted = {".git", ".venv", ".cache", ".ansible", ".whoneeds", "build", "output", "__pycache__"}
+    unwanted = {".git", ".venv", ".cache", ".ansible", ".whoneeds", "build", "output", "__pycache__", "lab", "lib"}
     found = (path.relative_to(installed) for path in installed.rglob("*"))
     return [str(path) for path in found if path.name in unwanted and path.parent.name != "python_lib"]
 
 
 def _plugins(installed: Path) -> list[tuple[str, str]]:
-    kinds = {"modules": "module", "inventory": "inventory", "lookup": "lookup", "filter": "filter", "callback": "callback"}
+    kinds = {"modules": "module"} | {kind: kind for kind in ("inventory", "lookup", "filter", "callback")}
     return [
         (kind, path.stem)
         for folder, kind in kinds.items()

@@ -52,18 +52,13 @@ class Checkout:
             if source.is_file() or source.is_symlink():
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(source, target, follow_symlinks=False)
-        self._make_repository()
+        make_repository(self.path)
         self.home = BUILD / "home"
         self.interpreters = link_interpreters(BUILD / "interpreters")
         write_bootstrap(self.home)
 
-    def _make_repository(self) -> None:
-        identity = ("-c", "user.name=gates", "-c", "user.email=gates@localhost")
-        for command in (["init", "--quiet"], ["add", "--all"], [*identity, "commit", "--quiet", "--message", "copy"]):
-            subprocess.run(["git", *command], cwd=self.path, check=True)
-
-    def environment(self) -> dict[str, str]:
-        """Environment in which tools see the copy, its own home and the linked interpreters, and nothing of the user's."""
+    def environment(self, collections: Path | None = None) -> dict[str, str]:
+        """Environment in which tools see the copy (or other collections), a home and interpreters of its own only."""
         kept = {
             name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "PYENV_", "GIT_"))
         }
@@ -72,10 +67,17 @@ class Checkout:
             **kept,
             "HOME": str(self.home),
             "PATH": os.pathsep.join(path),
-            "ANSIBLE_COLLECTIONS_PATH": str(self.collections),
+            "ANSIBLE_COLLECTIONS_PATH": str(collections or self.collections),
             "ANSIBLE_NOCOLOR": "1",
             "PYTHONDONTWRITEBYTECODE": "1",
         }
+
+
+def make_repository(path: Path) -> None:
+    """Make a folder a git repository of its own, as ansible-test expects it."""
+    identity = ("-c", "user.name=gates", "-c", "user.email=gates@localhost")
+    for command in (["init", "--quiet"], ["add", "--all"], [*identity, "commit", "--quiet", "--message", "copy"]):
+        subprocess.run(["git", *command], cwd=path, check=True)
 
 
 def run(command: Sequence[str], cwd: Path, env: Mapping[str, str]) -> int:

@@ -47,7 +47,7 @@ import ibis
 
 from whoneeds.model.conclusions import Dependency
 from whoneeds.model.errors import SettingsError
-from whoneeds.model.schema import columns
+from whoneeds.model.schema import columns, is_whole_number
 
 _INSTANCE = ("app", "host", "pid", "address")
 _SERVICE = ("app", "protocol", "port")
@@ -100,11 +100,12 @@ class Thresholds:
         for field in fields(self):
             value = getattr(self, field.name)
             if field.name.endswith("_share"):
-                legal = type(value) in (int, float) and math.isfinite(value) and 0 <= value <= 1
+                is_number = isinstance(value, float) or is_whole_number(value)
+                legal = is_number and math.isfinite(value) and 0 <= value <= 1
                 expected = "a share between 0 and 1"
             else:
                 least, most = (0, 65536) if field.name == "well_known_below" else (1, 2**31)
-                legal = type(value) is int and least <= value <= most
+                legal = is_whole_number(value) and least <= value <= most
                 expected = f"a whole number between {least} and {most}"
             if not legal:
                 raise SettingsError(

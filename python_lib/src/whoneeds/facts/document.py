@@ -178,7 +178,7 @@ def _provides(sockets: list[Row], uses: list[Row], verdicts: Mapping[Any, _Verdi
         protocol, port = rows[0]["protocol"], rows[0]["local_port"]
         if rows[0]["state"] == "listen" or port < _WELL_KNOWN_LIMIT or (protocol, port) in used:
             offers[protocol, port, _agreed(row["app"] for row in rows)] |= {row["local_addr"] for row in rows}
-    listened = {(protocol, port) for protocol, port, _ in offers}
+    listened = {(protocol, port) for protocol, port, _app in offers}
 
     relied = [use for use in uses if _verdict(verdicts, use["app"], use["protocol"], use["port"]).kind == "static"]
     for use in relied:

@@ -14,7 +14,7 @@ from whoneeds.facts.groups import GROUP_NAME
 from whoneeds.model.conclusions import METHODS, Dependent, HostCoverage, Need, Provision
 from whoneeds.model.errors import FactsError, InvalidRecord
 from whoneeds.model.identity import check_host_name
-from whoneeds.model.schema import check_names, check_value, columns
+from whoneeds.model.schema import check_names, check_value, columns, is_whole_number
 
 #: Largest document that is written or read.
 STORE_LIMIT_BYTES = 64 * 1024 * 1024
@@ -84,7 +84,7 @@ def check_document(document: Any, where: str) -> Document:
     _expect(isinstance(document, dict), where, "a JSON object", document)
     _expect(document.get("kind") == FACTS_KIND, f"{where}: kind", FACTS_KIND, document.get("kind"))
     schema = document.get("schema")
-    if type(schema) is not int or schema != FACTS_SCHEMA:
+    if not is_whole_number(schema) or schema != FACTS_SCHEMA:
         raise FactsError(
             f"{where}: schema", expected=str(FACTS_SCHEMA), found=ascii(schema)[:80],
             remedy="publish anew with this version of whoneeds, or read it with the version that wrote it",
@@ -139,7 +139,7 @@ def _ours(path: Path) -> str | None:
     kind = document.get("kind") if isinstance(document, dict) else None
     _expect(kind == FACTS_KIND, f"{path} is not ours to overwrite: kind", FACTS_KIND, kind)
     schema = document.get("schema")
-    if type(schema) is not int or schema > FACTS_SCHEMA:
+    if not is_whole_number(schema) or schema > FACTS_SCHEMA:
         raise FactsError(
             f"{path} is not ours to overwrite: schema", expected=f"{FACTS_SCHEMA} or older",
             found=ascii(schema)[:80], remedy="publish with the newer version of whoneeds that wrote it",

@@ -7,10 +7,14 @@ second list of columns exists.
 """
 
 import dataclasses
+import functools
 import typing
-from typing import Any, Dict, Mapping, Optional, Sequence, Tuple, Type, TypeVar
+from typing import TYPE_CHECKING, Any, Dict, Mapping, Optional, Sequence, Tuple, Type, TypeVar
 
 from whoneeds.model.errors import InvalidRecord
+
+if TYPE_CHECKING:  # not in the typing of Python 3.9
+    from typing import TypeGuard
 
 Record = TypeVar("Record")
 
@@ -75,9 +79,8 @@ def documented(
         Default value of the field.
     """
     metadata = {"doc": doc, "unit": unit, "choices": choices, "max_length": max_length}
-    if default is dataclasses.MISSING:
-        return dataclasses.field(metadata=metadata)
-    return dataclasses.field(default=default, metadata=metadata)
+    made: Any = functools.partial(dataclasses.field, default=default, metadata=metadata)
+    return made()
 
 
 def table_name(record: Type[Any]) -> str:
@@ -124,6 +127,11 @@ def columns(record: Type[Any]) -> Tuple[Column, ...]:
     return _COLUMNS.setdefault(record, tuple(made))
 
 
+def is_whole_number(value: Any) -> "TypeGuard[int]":
+    """Whether a value is an integer; to Python, true and false are some as well."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def check_value(column: Column, value: Any) -> None:
     """Refuse a value that its column cannot hold.
 
@@ -138,18 +146,18 @@ def check_value(column: Column, value: Any) -> None:
         return
     kind = column.type
     if kind == "string":
-        legal = type(value) is str and _legal_text(value, column.max_length)
+        legal = isinstance(value, str) and _legal_text(value, column.max_length)
     elif kind == "int64":
-        legal = type(value) is int and -_INT64_MAX <= value <= _INT64_MAX
+        legal = is_whole_number(value) and -_INT64_MAX <= value <= _INT64_MAX
     elif kind == "float64":
-        legal = type(value) in (int, float) and abs(value) != float("inf") and value == value
+        legal = (isinstance(value, float) or is_whole_number(value)) and abs(value) < float("inf")  # nan is not
     elif kind == "bool":
-        legal = type(value) is bool
+        legal = isinstance(value, bool)
     else:
         legal = (
             isinstance(value, (list, tuple))
             and len(value) <= 4096
-            and all(type(item) is str and _legal_text(item, column.max_length) for item in value)
+            and all(isinstance(item, str) and _legal_text(item, column.max_length) for item in value)
         )
     if legal and column.choices is not None:
         words = (value,) if kind == "string" else value

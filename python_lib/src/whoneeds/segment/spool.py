@@ -154,7 +154,7 @@ class Spool:
         self._keep_count()
 
     def _shed(self) -> None:
-        while len(self._waiting) > 1 and sum(len(content) for _, content in self._waiting) > _WAITING_BYTES:
+        while len(self._waiting) > 1 and sum(len(content) for _name, content in self._waiting) > _WAITING_BYTES:
             self._waiting.pop(0)
             self.lost_segments += 1
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from whoneeds.model.errors import StoreError, WhoneedsError
 from whoneeds.model.identity import check_host_name
-from whoneeds.model.schema import table_name
+from whoneeds.model.schema import is_whole_number, table_name
 from whoneeds.model.vocabulary import CONCLUSIONS, EVIDENCE
 from whoneeds.store.durable import replace_file
 
@@ -182,7 +182,7 @@ def _digest_text(text: Any) -> str:
 
 
 def _count(value: Any) -> int:
-    if type(value) is not int or value < 0:
+    if not is_whole_number(value) or value < 0:
         raise ValueError(f"{ascii(value)[:40]} is no count")
     return value
 

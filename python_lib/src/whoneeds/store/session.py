@@ -320,7 +320,7 @@ class Store:
 
     def _sweep(self) -> None:
         """Remove what a killed writer left behind: files that no manifest names."""
-        named = {self.path / path for table in _RECORD_BY_TABLE for path, _ in self._files(table)}
+        named = {self.path / path for table in _RECORD_BY_TABLE for path, _entry in self._files(table)}
         for folder in ("evidence", "conclusions"):
             for path in (self.path / folder).rglob("*"):
                 if not path.is_dir() and path not in named:

@@ -49,7 +49,7 @@ def list_addresses() -> List[str]:
     channel = open_netlink(_NETLINK_ROUTE)
     try:
         found: Set[str] = set()
-        for _ in range(3):  # the kernel says when they changed while they were listed
+        for _attempt in range(3):  # the kernel says when they changed while they were listed
             buffers, whole = dump(channel, _RTM_GETADDR, bytes(_ADDRESS_BYTES), "addresses")
             found = set()
             for buffer, messages in buffers:

@@ -16,6 +16,7 @@ from whoneeds import __version__
 from whoneeds.model.errors import HostError
 from whoneeds.model.evidence import SEGMENT_SCHEMA, SegmentHeader
 from whoneeds.model.identity import segment_id
+from whoneeds.model.schema import is_whole_number
 from whoneeds.segment.spool import Spool, open_spool
 from whoneeds.tracer import clocks
 from whoneeds.tracer.addresses import list_addresses
@@ -92,11 +93,15 @@ class Tracer:
         return opened
 
     def _tell_of_crash(self, before: Optional[Dict[str, Any]]) -> None:
-        """If the last tracer here ended without a word, what it had not written yet is a gap."""
-        if before is None or before.get("state") != "running" or type(before.get("committed_ns")) is not int:
+        """If the last tracer here did not end well, what it had not written yet is a gap."""
+        if before is None or not is_whole_number(before.get("committed_ns")):
+            return
+        if before.get("state") not in ("running", "failed") and not before.get("waiting"):
             return
         first = Instant(0, self.since.boot_ns - max(self.since.wall_ns - before["committed_ns"], 0))
-        detail = "the tracer or the host ended without a word; what was not on disk yet is lost"
+        # until the gap is on disk, the next tracer must find where it begins: this one may be killed as well
+        self._committed_ns = min(before["committed_ns"], self.since.wall_ns)
+        detail = "the tracer or the host did not end as it should; what was not on disk yet is lost"
         self.open.add_gap("tracer", "failed", detail, first, self.since)
 
     def take_sample(self) -> None:
@@ -178,6 +183,13 @@ class Tracer:
             self._row_bytes = max(size / max(sum(map(len, tables.values())), 1), 8.0)
         finally:
             self._note_spool(at)
+
+    def save(self) -> None:
+        """Commit what was seen before the run failed, if that can be done; the failure itself counts, not this."""
+        try:
+            self.close(clocks.now())
+        except Exception as error:
+            self.last_error = str(error)
 
     def _flush(self, at: Instant) -> None:
         self.spool.flush()
@@ -265,6 +277,7 @@ def run(settings: Settings, *, say: Any = None) -> None:
             _beat(tracer, stop, notifier)
             tracer.close(clocks.now())
         except BaseException as error:
+            tracer.save()
             tracer.last_error = str(error) or type(error).__name__
             tracer.write_status("failed")
             raise

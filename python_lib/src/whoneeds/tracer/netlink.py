@@ -67,7 +67,7 @@ def split_messages(buffer: bytes) -> Part:
     offset, size, interrupted = 0, len(buffer), False
     unpack_header, header_size = HEADER.unpack_from, HEADER.size
     while size - offset >= header_size:
-        length, kind, flags, _, _ = unpack_header(buffer, offset)
+        length, kind, flags, _sequence, _port = unpack_header(buffer, offset)
         if length < header_size or length > size - offset:
             raise HostError(
                 "netlink message", expected=f"{header_size} to {size - offset} bytes", found=f"a length of {length}"
@@ -143,7 +143,7 @@ def dump(channel: socket.socket, kind: int, payload: bytes, what: str) -> Tuple[
     try:
         channel.sendto(request, (0, 0))
         while True:
-            buffer, _, flags, sender = channel.recvmsg(_BUFFER_BYTES)
+            buffer, _ancillary, flags, sender = channel.recvmsg(_BUFFER_BYTES)
             if sender[0] != 0:  # only the kernel's own answers count
                 continue
             part = split_messages(buffer)

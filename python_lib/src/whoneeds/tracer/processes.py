@@ -99,7 +99,7 @@ def program_name(exe: Optional[str], comm: str, read_link: Callable[[str], str] 
         return legal_text(comm, _NAME_LENGTH) or "unknown"
     if exe.endswith(_DELETED):
         exe = exe[: -len(_DELETED)]
-    folder, _, base = exe.rpartition("/")
+    folder, _slash, base = exe.rpartition("/")
     if base.startswith(comm):
         return legal_text(base, _NAME_LENGTH) or "unknown"
     if INTERPRETERS.match(base) and comm and comm not in _OWN_NAMES and not INTERPRETERS.match(comm):

@@ -68,7 +68,7 @@ def list_sockets() -> Listing:
     return Listing(batches, holders, dict(pair for pair in known.values() if pair is not None), denied)
 
 
-def _decode(_: int, key: Tuple[int, str, Tuple[str, int], Tuple[Any, ...]]) -> Ends:
+def _decode(_place: int, key: Tuple[int, str, Tuple[str, int], Tuple[Any, ...]]) -> Ends:
     local, remote = key[2], key[3]
     if remote:
         return Ends(_plain(local[0]), local[1], _plain(remote[0]), remote[1], None)

@@ -7,6 +7,7 @@ from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional, Tuple
 
 from whoneeds.model.errors import InvalidRecord, SettingsError
 from whoneeds.model.identity import check_host_name
+from whoneeds.model.schema import is_whole_number
 from whoneeds.tracer.location import LocationRule, parse_rule
 
 SETTINGS_SCHEMA = 1
@@ -66,7 +67,7 @@ def _number(low: float, high: float, unit: str) -> Callable[[str, Any], float]:
 
 def _size(low: int, high: int) -> Callable[[str, Any], int]:
     def check(name: str, value: Any) -> int:
-        if type(value) is not int or not low <= value <= high:
+        if not is_whole_number(value) or not low <= value <= high:
             raise SettingsError(
                 name,
                 expected=f"a whole number of bytes from {low} to {high}",
@@ -150,7 +151,7 @@ def check_config(values: Any, path: str) -> Dict[str, Any]:
     """
     if not isinstance(values, dict):
         raise SettingsError(f"configuration file {path}", expected="a JSON object", found=type(values).__name__)
-    if values.get("schema") != SETTINGS_SCHEMA or type(values.get("schema")) is not int:
+    if values.get("schema") != SETTINGS_SCHEMA or not is_whole_number(values.get("schema")):
         raise SettingsError(
             f"schema of {path}",
             expected=str(SETTINGS_SCHEMA),

@@ -23,7 +23,7 @@ class StopSignal:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
             signal.signal(number, self._note)
 
-    def _note(self, number: int, _: Optional[FrameType]) -> None:
+    def _note(self, number: int, _frame: Optional[FrameType]) -> None:
         if number != signal.SIGCHLD:
             self.received = True
         try:
@@ -35,7 +35,7 @@ class StopSignal:
         """Wait until a signal comes or the time is over."""
         if self.received or seconds <= 0:
             return
-        readable, _, _ = select.select([self._read], [], [], seconds)
+        readable, _writable, _odd = select.select([self._read], [], [], seconds)
         if readable:
             os.read(self._read, 512)
 

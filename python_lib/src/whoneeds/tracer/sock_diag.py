@@ -109,7 +109,7 @@ def _find_counters(buffer: bytes, begin: int, end: int) -> Tuple[struct.Struct, 
     """
     shape, at = "=", begin
     headers: List[int] = []
-    for _ in range(_MAX_ATTRIBUTES):
+    for _attribute in range(_MAX_ATTRIBUTES):
         if end - at < ATTRIBUTE.size:
             break
         length, name = ATTRIBUTE.unpack_from(buffer, at)

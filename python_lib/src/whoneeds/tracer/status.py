@@ -6,6 +6,7 @@ import os
 from typing import Any, Dict, List, NamedTuple, Optional
 
 from whoneeds.model.errors import HostError
+from whoneeds.model.schema import is_whole_number
 from whoneeds.segment.write import commit_file
 from whoneeds.tracer.processes import open_process, read_stat
 
@@ -40,7 +41,7 @@ def identity_of(pid: int, root: str = "/proc") -> Optional[Identity]:
 
 def is_alive(document: Optional[Dict[str, Any]]) -> bool:
     """Whether the process that a state file names still runs."""
-    if not document or type(document.get("pid")) is not int:
+    if not document or not is_whole_number(document.get("pid")):
         return False
     found = identity_of(document["pid"])
     return found is not None and found.start_ticks == document.get("start_ticks") and not _is_zombie(found.pid)
@@ -129,7 +130,7 @@ def render(document: Dict[str, Any]) -> List[str]:
     from whoneeds.tracer.text import shown_text
 
     shown = dict(document)
-    if type(shown.get("since_ns")) is int:
+    if is_whole_number(shown.get("since_ns")):
         shown["since"] = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(shown["since_ns"] / 1e9))
     if isinstance(shown.get("cpu_share"), float):
         shown["cpu_share"] = f"{100 * shown['cpu_share']:.2f} %"
