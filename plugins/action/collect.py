@@ -10,7 +10,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.whoneeds.discovery.plugins.plugin_utils._fetch import Fetch, FetchError, sort_offers
-from ansible_collections.whoneeds.discovery.plugins.plugin_utils._intake import Intake
+from ansible_collections.whoneeds.discovery.plugins.plugin_utils._intake import Intake, Occupied
 from ansible_collections.whoneeds.discovery.plugins.plugin_utils._this_host import inventory_name
 
 _INFO = "whoneeds.discovery.segments_info"
@@ -67,7 +67,7 @@ class ActionModule(ActionBase):
         elif missing:
             try:
                 fetch.run(missing, damaged, wanted["max_host_bytes"], wanted["keep_free_bytes"])
-            except (FetchError, OSError) as error:
+            except (FetchError, Occupied, OSError) as error:
                 raise AnsibleActionFail(str(error)) from error
         deleted = []
         if wanted["delete"]:

@@ -10,6 +10,7 @@ exactly 64 hexadecimal digits.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import re
@@ -33,6 +34,10 @@ def host_name_problem(name):
         "host name %s cannot be used: expected letters, digits, '.', '_' or '-', beginning with a letter or digit; "
         "rename the host in the inventory" % ascii(name)[:80]
     )
+
+
+class Occupied(Exception):
+    """Another collection of this host is under way; the text says where."""
 
 
 class Intake:
@@ -68,13 +73,26 @@ class Intake:
         return whole, damaged
 
     def open(self):
-        """Make the folder where it is missing, and refuse one that is a link."""
+        """Make the folder where it is missing, refuse one that is a link, and let nobody else in until `close`.
+
+        Raises
+        ------
+        Occupied
+            Another collection works here; two of them would write into each other's parts.
+        """
         os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
         try:
             os.mkdir(self.path, 0o700)
         except FileExistsError:
             pass
         self._folder_fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            fcntl.flock(self._folder_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.close()
+            raise Occupied(
+                "Expected to be alone in %s, found another collection at work there; wait until it has ended" % self.path
+            )
 
     def close(self):
         """Release the folder."""

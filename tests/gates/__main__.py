@@ -15,6 +15,8 @@ from tests.gates.checkout import BUILD, PYTHONS, ROOT, Checkout, make_repository
 
 BIN = Path(sys.executable).parent
 ZIPAPP = Path("roles/tracer/files/whoneeds.pyz")
+#: Of the tests, what Ansible's own tools look at; the others need the checkout.
+SHIPPED_TESTS = {"config.yml", "sanity", "unit"}
 MUST_SHIP = (
     "README.md", "LICENSE", "meta/runtime.yml", "playbooks/discover.yml", "roles/tracer/tasks/main.yml", str(ZIPAPP),
     "python_lib/pyproject.toml",
@@ -86,6 +88,8 @@ def check_build(checkout: Checkout) -> list[str]:
         return ["the collection does not build or does not install"]
     failures = [f"the artifact lacks {name}" for name in MUST_SHIP if not (installed / name).exists()]
     failures += [f"the artifact holds {name}" for name in _must_not_ship(installed)]
+    tests = {path.name for path in (installed / "tests").iterdir()}
+    failures += [f"the artifact holds tests/{name}; name it in galaxy.yml" for name in sorted(tests - SHIPPED_TESTS)]
     env = checkout.environment(installed.parents[2])
     for kind, name in _plugins(installed):
         command = [str(BIN / "ansible-doc"), "--type", kind, f"whoneeds.discovery.{name}"]
@@ -99,7 +103,7 @@ def check_build(checkout: Checkout) -> list[str]:
 
 
 def _must_not_ship(installed: Path) -> list[str]:
-    unwanted = {".git", ".venv", ".cache", ".ansible", ".whoneeds", "build", "output", "__pycache__", "lab", "lib"}
+    unwanted = {".git", ".venv", ".cache", ".ansible", ".whoneeds", "build", "output", "__pycache__"}
     found = (path.relative_to(installed) for path in installed.rglob("*"))
     return [str(path) for path in found if path.name in unwanted and path.parent.name != "python_lib"]
 
