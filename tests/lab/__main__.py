@@ -58,7 +58,8 @@ def run_command(arguments: argparse.Namespace) -> int:
             "WHONEEDS_LAB_RUN": str(rundir.RUN),
             "WHONEEDS_LAB_INVENTORY": str(INVENTORY.parent),
         }
-        return subprocess.run(arguments.command, env=variables).returncode
+        # Killed with this process, however that ends: nothing is left that would go on without its lab.
+        return subprocess.run(["setpriv", "--pdeathsig", "KILL", *arguments.command], env=variables).returncode
     finally:
         take_down(_progress)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import rundir
-from .failure import LabError
+from .failure import LabError, MirrorError
 from .fleet import FLEET
 from .keeper import GOOD, STAY
 from .readiness import await_hosts
@@ -52,6 +52,35 @@ def require_root() -> None:
         raise LabError("the lab needs root: it makes namespaces, mounts and networks; run it as root")
 
 
+def why_not(progress: Progress) -> str | None:
+    """Why no lab can be made on this machine now; None where it can, and then the hosts' tree is there."""
+    try:
+        require_root()
+        require_tools(rundir.CACHE)
+        require_namespaces()
+        lock = rundir.take_run_folder()
+    except LabError as reason:
+        return str(reason)
+    try:
+        build_tree(rundir.CACHE, progress)
+    except MirrorError as reason:
+        return str(reason)
+    finally:
+        rundir.remove_run_folder()
+        os.close(lock)
+    return None
+
+
+def require_namespaces() -> None:
+    """LabError where the kernel, or a container that this runs in, does not allow what hosts are made of."""
+    kinds = ("--mount", "--pid", "--net", "--uts", "--ipc", "--cgroup")
+    done = subprocess.run(
+        ["unshare", "--fork", *kinds, "mount", "-t", "tmpfs", "none", "/tmp"], capture_output=True, text=True
+    )
+    if done.returncode != 0:
+        raise LabError(f"the lab needs namespaces and mounts, which are not allowed here: {done.stderr.strip()[-200:]}")
+
+
 def bring_up(
     progress: Progress,
     lifetime_s: float = LIFETIME_S,
@@ -85,7 +114,8 @@ def bring_up(
     require_root()
     if lifetime_s <= 0 or load_s <= 0 or period_s <= 0:
         raise LabError(f"expected times above 0 s, found lifetime {lifetime_s}, load {load_s}, period {period_s}")
-    require_tools(progress)
+    require_tools(rundir.CACHE)
+    require_namespaces()
     lock = rundir.take_run_folder()
     caller_end: int | None = None
     try:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The real lab: it comes up whole, is what it declares, and leaves nothing behind, however it ends."""
 
-import itertools
 import json
 import os
 import shutil
@@ -16,7 +15,6 @@ from typing import Any
 import pytest
 
 from . import rundir
-from .audit import audit, watch_wire
 from .fleet import FLEET
 from .inventory import INVENTORY
 from .namespaces import network_of
@@ -25,12 +23,7 @@ from .ssh import CTL_SSH, on_host
 from .test_derived import run_lab
 from .witness import matches, sockets_on
 
-pytestmark = [
-    pytest.mark.lab,
-    pytest.mark.skipif(os.geteuid() != 0, reason="the lab makes namespaces and mounts: it needs root"),
-]
-
-WATCH_S = 50.0
+pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("possible")]
 
 
 def machine() -> dict[str, Any]:
@@ -97,7 +90,21 @@ def assert_as_before(before: dict[str, Any]) -> None:
         assert after[key] == before[key], key
 
 
-def start_lab(*words: str) -> subprocess.Popen[str]:
+def _working() -> dict[str, str]:
+    """Command lines by pid of all processes but this one; those that ended have none."""
+    found = {}
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit() and int(process.name) != os.getpid():
+            try:
+                words = (process / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if words:
+                found[process.name] = words.replace(b"\0", b" ").decode(errors="replace")
+    return found
+
+
+def start_lab(*words: str, stdout: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
     """Start the lab's command line without waiting for it."""
     package = (__package__ or "tests.lab").split(".")
     top = Path(__file__).resolve().parents[len(package)]
@@ -105,7 +112,7 @@ def start_lab(*words: str) -> subprocess.Popen[str]:
         [sys.executable, "-m", ".".join(package), *words],
         cwd=top,
         stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
+        stdout=stdout,
         text=True,
     )
 
@@ -116,14 +123,8 @@ def await_word(caller: subprocess.Popen[str], word: str) -> None:
     assert any(word in line for line in caller.stderr), f"the lab ended without saying {word!r}"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _no_other_lab() -> None:
-    if rundir.RUN.exists() and rundir.read_state() is not None:
-        pytest.skip("a lab is up already; take it down first")
-
-
 @pytest.fixture(scope="module")
-def before() -> dict[str, Any]:
+def before(possible: None) -> dict[str, Any]:
     """The machine before any lab."""
     return machine()
 
@@ -204,37 +205,6 @@ def test_sockets_on_the_hosts_are_the_declared_ones(lab: dict[str, Any]):
         time.sleep(3.0)
     assert not missing
     assert not strange
-
-
-def begun_within(seconds: float) -> dict[tuple[str, str, int], tuple[float, float]]:
-    """Fewest and most TCP connections that may begin, by hosts and port, with a tenth of each cycle allowed."""
-    bounds: dict[tuple[str, str, int], tuple[float, float]] = {}
-    for application in FLEET.applications:
-        for host, need in itertools.product(application.hosts, application.needs):
-            cycle_s = need.pool.duration_s + need.pool.pause_s
-            for resp in need.hosts:
-                if need.port is not None and need.protocol == "tcp" and resp != host:
-                    low, high = bounds.get((host, resp, need.port), (0.0, 0.0))
-                    low += need.pool.connections * (seconds // (cycle_s * 1.1))
-                    high += need.pool.connections * (seconds // (cycle_s * 0.9) + 1)
-                    bounds[host, resp, need.port] = low, high
-    return bounds
-
-
-def test_the_wire_carries_what_is_declared_and_nothing_else(lab: dict[str, Any]):
-    """All that passes the bridge, short connections too, is declared, and connections begin as often as declared."""
-    found = audit(FLEET, watch_wire(WATCH_S), WATCH_S)
-    assert not found["undeclared"]
-    begun = {
-        (row["orig_host"], row["resp_host"], row["resp_port"]): row["seen_per_minute"] * WATCH_S / 60
-        for row in found["measured"]
-        if row["protocol"] == "tcp"
-    }
-    bounds = begun_within(WATCH_S)
-    assert set(begun) <= set(bounds)
-    assert sum(low > 0 for low, _ in bounds.values()) >= 4
-    for service, (low, high) in bounds.items():
-        assert low <= round(begun.get(service, 0.0)) <= high, service
 
 
 def test_the_peers_listen_on_ports_of_their_own_and_dial_few(lab: dict[str, Any]):
@@ -332,10 +302,38 @@ def test_run_brings_it_up_runs_the_command_and_takes_it_down(before: dict[str, A
     assert_as_before(before)
 
 
-def test_run_killed_hard_ends_the_lab(before: dict[str, Any]):
-    """`run` killed with SIGKILL while its command works takes the lab along."""
-    with start_lab("run", "--", "sleep", "5") as caller:
+def test_run_killed_hard_ends_the_lab_and_its_command(before: dict[str, Any]):
+    """`run` killed with SIGKILL while its command works takes the lab along, and the command too."""
+    script = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+    with start_lab("run", "--", sys.executable, "-c", script, stdout=subprocess.PIPE) as caller:
         await_word(caller, "all services are active")
+        assert caller.stdout is not None
+        command = int(caller.stdout.readline())
         caller.kill()
     await_gone()
+    deadline_s = time.monotonic() + 10
+    while str(command) in _working():
+        assert time.monotonic() < deadline_s, "the command goes on without its lab"
+        time.sleep(0.1)
+    assert_as_before(before)
+
+
+def test_a_tree_whose_building_is_killed_leaves_nothing_running(before: dict[str, Any], tmp_path: Path):
+    """`up` killed with SIGKILL while it builds the hosts' tree ends debootstrap, and the next one begins anew."""
+    if shutil.which("debootstrap") is None:
+        pytest.skip("debootstrap is not installed here, and the tree is built already")
+    script = (
+        f"from pathlib import Path; from tests.lab.tree import build_tree; build_tree(Path({str(tmp_path)!r}), print)"
+    )
+    builder = subprocess.Popen([sys.executable, "-c", script], cwd=rundir.REPOSITORY, stdout=subprocess.DEVNULL)
+    deadline_s = time.monotonic() + 30
+    while not list(tmp_path.glob("building-*/debootstrap")):
+        assert time.monotonic() < deadline_s, "debootstrap has not begun within 30 s"
+        time.sleep(0.1)
+    builder.kill()
+    builder.wait()
+    deadline_s = time.monotonic() + 10
+    while any(str(tmp_path) in words for words in _working().values()):
+        assert time.monotonic() < deadline_s, "debootstrap goes on without its caller"
+        time.sleep(0.1)
     assert_as_before(before)

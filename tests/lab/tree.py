@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from .failure import LabError
+from .failure import LabError, MirrorError
 
 SUITE = "bookworm"
 PACKAGES = (
@@ -25,7 +25,13 @@ RECIPE = 1
 # The tree while it is built, with the packages beside what they unpack to.
 NEEDED_BYTES = 1200 << 20
 
-CONTROLLER_TOOLS = {"debootstrap": "debootstrap", "ip": "iproute2", "ssh": "openssh-client", "nsenter": "util-linux"}
+# What the controller itself needs: command and Debian package.
+CONTROLLER_TOOLS = {
+    "debootstrap": "debootstrap", "ip": "iproute2", "ssh": "openssh-client", "ssh-keygen": "openssh-client",
+    "nsenter": "util-linux", "unshare": "util-linux", "setpriv": "util-linux", "mount": "mount",
+}  # fmt: skip
+# How debootstrap says that the mirror does not answer, which is no fault of the lab.
+_NO_MIRROR = "Failed getting release file"
 
 # Caches, texts and rights that no host of the lab reads.
 _STRIP = (
@@ -45,24 +51,19 @@ def tree_name() -> str:
     return f"root-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}"
 
 
-def require_tools(progress: Progress) -> None:
-    """Install the controller's own tools where they are missing; LabError when that cannot be done."""
-    missing = {package for command, package in CONTROLLER_TOOLS.items() if shutil.which(command) is None}
-    if not missing:
-        return
-    if shutil.which("apt-get") is None:
-        raise LabError(
-            f"the lab needs the commands of {', '.join(sorted(missing))}, and there is no apt-get; install them"
-        )
-    progress(f"installing {', '.join(sorted(missing))}")
-    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for command in (
-        ["apt-get", "update"],
-        ["apt-get", "install", "--yes", "--no-install-recommends", *sorted(missing)],
-    ):
-        done = subprocess.run(command, env=quiet, capture_output=True, text=True)
-        if done.returncode != 0:
-            raise LabError(f"`{' '.join(command)}` failed: {done.stderr.strip()[-500:]}; install the packages by hand")
+def missing_packages(cache: Path) -> list[str]:
+    """Debian packages whose commands are needed and not found here; debootstrap counts only while there is no tree."""
+    tools = dict(CONTROLLER_TOOLS)
+    if (cache / tree_name()).is_dir():
+        del tools["debootstrap"]
+    return sorted({package for command, package in tools.items() if shutil.which(command) is None})
+
+
+def require_tools(cache: Path) -> None:
+    """LabError that names what is missing and how to install it; nothing is installed unasked."""
+    if missing := missing_packages(cache):
+        install = f"apt-get install --yes --no-install-recommends {' '.join(missing)}"
+        raise LabError(f"expected the commands of the packages {', '.join(missing)}, found none; run `{install}`")
 
 
 def debian_mirror() -> str | None:
@@ -144,6 +145,10 @@ def build_tree(cache: Path, progress: Progress, limit_s: float = 900.0) -> Path:
             raise LabError(
                 f"debootstrap was not done within {limit_s:.0f} s; is the Debian mirror reachable?"
             ) from late
+        if done.returncode != 0 and _NO_MIRROR in done.stdout:
+            raise MirrorError(
+                f"no Debian mirror answers ({mirror or 'debootstrap chose it'}): {done.stdout.strip()[-200:]}"
+            )
         if done.returncode != 0:
             raise LabError(f"debootstrap ended with {done.returncode}: {done.stdout.strip()[-800:]}")
         strip_tree(building)
