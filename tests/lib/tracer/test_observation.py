@@ -67,6 +67,13 @@ def test_a_socket_is_one_row_however_often_it_is_seen():
     assert (process.name, process.first_ns, process.last_ns) == ("p100", found.first_ns, found.last_ns)
 
 
+def test_a_count_that_no_column_holds_is_not_known():
+    """A byte count beyond 63 bits is absent, so that the controller takes the segment all the same."""
+    _, tables = observe((10, [row(sent=2**63, received=2**64 - 1)], {5: (WORKER,)}))
+    (found,) = tables[SocketRecord]
+    assert (found.sent_bytes, found.received_bytes) == (None, None)
+
+
 def test_every_owner_has_its_row():
     """A socket held by two processes has a row for each, and both say how many there are."""
     _, tables = observe((10, [row(state=LISTEN)], {5: (WORKER, OTHER)}))

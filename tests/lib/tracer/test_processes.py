@@ -133,6 +133,15 @@ def test_shown_text_cannot_steer_a_terminal(text):
     assert not any("\u202a" <= letter <= "\u202e" or "\u2066" <= letter <= "\u2069" for letter in shown)
 
 
+@pytest.mark.parametrize(
+    ("ppid", "ticks"), [("-1", "5"), ("1", "-5"), (str(2**63), "5"), ("1", str(2**63)), ("\u0661", "5")]
+)
+def test_numbers_that_no_process_has_are_refused(ppid, ticks):
+    """A stat text with numbers below zero, beyond 63 bits or in other digits is an error of the host."""
+    with pytest.raises(HostError, match="process state"):
+        parse_stat(f"7 (a) S {ppid} 7 7 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 {ticks} 0 0")
+
+
 @given(st.text(max_size=400))
 def test_no_stat_text_does_harm(text):
     """Any text in a stat file gives its fields or an error of the host."""

@@ -321,8 +321,8 @@ class Observation:
                 uid=socket.uid,
                 process_id=owner,
                 owners=owners,
-                sent_bytes=socket.sent,
-                received_bytes=socket.received,
+                sent_bytes=_possible(socket.sent),
+                received_bytes=_possible(socket.received),
                 first_ns=begin_ns,
                 last_ns=end_ns,
                 samples=samples,
@@ -336,6 +336,11 @@ _ESTABLISHED, _SYN_RECV, _FIN_WAIT2, _TIME_WAIT = 1, 3, 5, 6
 def _is_tuple_only(protocol: str, state: int, inode: int, sent: Optional[int]) -> bool:
     """Whether the kernel keeps no more than the tuple: closed, or not yet open. No process can own such a one."""
     return inode == 0 and sent is None and protocol == "tcp" and state in (_TIME_WAIT, _FIN_WAIT2, _SYN_RECV)
+
+
+def _possible(count: Optional[int]) -> Optional[int]:
+    """The count, or None if no column holds it: one wrong number must not cost the whole segment."""
+    return count if count is not None and count < 1 << 63 else None
 
 
 def _state_name(protocol: str, state: int) -> str:

@@ -23,6 +23,8 @@ _OWN_NAMES = frozenset(("MainThread", "main", "node-MainThread"))
 _SYSTEM_FOLDERS = frozenset(
     f"{above}/{folder}" for above in ("", "/usr", "/usr/local") for folder in ("bin", "sbin", "libexec")
 )
+#: A number that is not negative and fits in 63 bits.
+_NUMBER = re.compile(r"[0-9]{1,18}\Z")
 _NAME_LENGTH, _EXE_LENGTH = 64, 4096
 _DELETED = " (deleted)"
 _FILE_BYTES = 1 << 16
@@ -64,12 +66,9 @@ def parse_stat(text: str) -> Stat:
     """
     opening, closing = text.find("("), text.rfind(")")
     fields = text[closing + 1 :].split()
-    try:
-        if opening < 0 or closing < opening:
-            raise ValueError
+    if 0 <= opening < closing and len(fields) >= 20 and _NUMBER.match(fields[1]) and _NUMBER.match(fields[19]):
         return Stat(text[opening + 1 : closing], int(fields[1]), int(fields[19]))
-    except (ValueError, IndexError) as error:
-        raise HostError("process state", expected="22 fields or more", found=ascii(text[:60])) from error
+    raise HostError("process state", expected="22 fields or more, with small numbers", found=ascii(text[:60]))
 
 
 def program_name(exe: Optional[str], comm: str, read_link: Callable[[str], str] = os.readlink) -> str:

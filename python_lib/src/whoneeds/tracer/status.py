@@ -13,6 +13,8 @@ from whoneeds.tracer.processes import open_process, read_stat
 STATUS_SCHEMA = 1
 STATUS_FILE, SUPERVISOR_FILE = "status.json", "supervisor.json"
 _FILE_BYTES = 1 << 20
+#: The end of year 9999: a state file that says more is damaged.
+_LATEST_NS = 253_402_300_799 * 10**9
 
 
 class Identity(NamedTuple):
@@ -130,7 +132,7 @@ def render(document: Dict[str, Any]) -> List[str]:
     from whoneeds.tracer.text import shown_text
 
     shown = dict(document)
-    if is_whole_number(shown.get("since_ns")):
+    if is_whole_number(shown.get("since_ns")) and 0 <= shown["since_ns"] <= _LATEST_NS:
         shown["since"] = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(shown["since_ns"] / 1e9))
     if isinstance(shown.get("cpu_share"), float):
         shown["cpu_share"] = f"{100 * shown['cpu_share']:.2f} %"
