@@ -152,7 +152,7 @@ class Exercise:
         _, text = self.on("web2", f"printf '{{' > /etc/whoneeds/tracer.json; python3 {run}; echo exit $?", "spoilt")
         said = all(word in text for word in ("expected", "found", "/etc/whoneeds/tracer.json", "exit 2"))
         self.step("a configuration that cannot be read is refused", said, text=text.splitlines())
-        mended = self.operator.play("trace", "-e", f"whoneeds_hosts={self.repeat_on},web2", *self.period, log="mended")
+        mended = self.operator.play("trace", "-e", "whoneeds_hosts=web2,lb1", *self.period, log="mended")
         others = sum(changed for host, changed in mended.changes().items() if host != "web2")
         self.step("the role repairs it there and nowhere else",
                   mended.good and mended.changes().get("web2", 0) > 0 and others == 0, changed=mended.changed,

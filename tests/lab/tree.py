@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -70,18 +71,13 @@ def debian_mirror() -> str | None:
     """The mirror that apt is configured to take this suite from; None leaves the choice to debootstrap."""
     if shutil.which("apt-get") is None:
         return None
-    listed = subprocess.run(
-        ["apt-get", "indextargets", "--format", "$(RELEASE) $(COMPONENT) $(SITE)", "Created-By: Packages"],
-        capture_output=True, text=True,
-    )  # fmt: skip
-    for line in listed.stdout.splitlines():
-        release, component, site = line.split(" ", 2)
-        if (release, component) == (SUITE, "main"):
-            return site
-    return None
+    # What `update` would fetch: this is known from the configuration alone, also where nothing was ever fetched.
+    listed = subprocess.run(["apt-get", "update", "--print-uris"], capture_output=True, text=True)
+    found = re.search(rf"^'((?:https?|ftp|file):[^']*?)/*/dists/{SUITE}/main/", listed.stdout, re.MULTILINE)
+    return found[1] if found else None
 
 
-def _proxy_environment() -> dict[str, str]:
+def proxy_environment() -> dict[str, str]:
     """Apt's own proxies, for debootstrap, which does not read apt's configuration."""
     variables = dict(os.environ)
     if shutil.which("apt-config"):
@@ -138,7 +134,7 @@ def build_tree(cache: Path, progress: Progress, limit_s: float = 900.0) -> Path:
         ]  # fmt: skip
         try:
             done = subprocess.run(
-                command, env=_proxy_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                command, env=proxy_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                 stdin=subprocess.DEVNULL, timeout=limit_s,
             )  # fmt: skip
         except subprocess.TimeoutExpired as late:
