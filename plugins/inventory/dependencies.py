@@ -44,7 +44,8 @@ options:
     description:
       - Path of the facts document. A relative path begins at the folder of this configuration file, and C(~) is the
         home folder of the user who runs Ansible.
-      - Keep the document outside inventory folders; Ansible takes a JSON file in one for a source of its own.
+      - The document must not lie in the folder of this configuration file or below it, unless in a folder whose name
+        begins with a dot. Ansible takes any other file of an inventory folder for a source of its own.
     type: str
     required: true
     env:
@@ -80,6 +81,8 @@ from ansible_collections.whoneeds.discovery.plugins.plugin_utils._seal import se
 
 VARIABLE = "whoneeds"
 NAMES = ("dependencies.yml", "dependencies.yaml")
+#: Folders of an inventory folder in which Ansible looks for no sources, beside those whose names begin with a dot.
+PASSED_OVER = ("host_vars", "group_vars", "vars_plugins")
 
 
 class InventoryModule(BaseInventoryPlugin, Constructable):
@@ -115,8 +118,16 @@ class InventoryModule(BaseInventoryPlugin, Constructable):
         self._tell_unknown(path, len(facts_of), len(known))
 
     def _store_path(self, path):
-        store = os.path.expanduser(str(self.get_option("store")))
-        return os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(path)), store))
+        folder = os.path.dirname(os.path.abspath(path))
+        store = os.path.normpath(os.path.join(folder, os.path.expanduser(str(self.get_option("store")))))
+        steps = os.path.relpath(store, folder).split(os.sep)
+        if steps[0] != os.pardir and not any(step.startswith(".") or step in PASSED_OVER for step in steps):
+            raise AnsibleParserError(
+                "facts document %s: expected a place outside %s, found one within it; where that folder is the inventory, "
+                "Ansible takes the document for a source of hosts of its own. Move it, for example to %s"
+                % (store, folder, os.path.join(folder, ".whoneeds", os.path.basename(store)))
+            )
+        return store
 
     def _refuse_host_names(self, known, facts_of):
         """A group called like a host makes patterns ambiguous; Ansible itself only warns."""

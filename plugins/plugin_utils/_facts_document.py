@@ -17,9 +17,11 @@ import stat
 
 SCHEMA = 1
 KIND = "whoneeds-facts"
-SIZE_LIMIT_BYTES = 64 * 1024 * 1024
+SIZE_LIMIT_BYTES = 256 * 1024 * 1024
 TEXT_LIMIT = 4096
 LIST_LIMIT = 4096
+#: A host may be in the group of every other one.
+GROUPS_LIMIT = 65536
 
 GROUP_NAME = re.compile(r"whoneeds_(needs|runs)_[A-Za-z0-9_]{1,57}|whoneeds_provides_(tcp|udp)_[0-9]{1,5}")
 
@@ -120,11 +122,14 @@ def _read_bounded(path):
         return None
     except OSError as error:
         raise DamagedDocument(path, "a readable file", error.strerror, "check its path and permissions")
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        found = "a folder" if stat.S_ISDIR(status.st_mode) else "something else"
+        raise DamagedDocument(path, "a plain file", found, "check the option store")
     with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise DamagedDocument(path, "a plain file", "something else", "check the option store")
-        content = file.read(SIZE_LIMIT_BYTES + 1)
-    if len(content) > SIZE_LIMIT_BYTES:
+        content = file.read(SIZE_LIMIT_BYTES + 1) if status.st_size <= SIZE_LIMIT_BYTES else None
+    if content is None or len(content) > SIZE_LIMIT_BYTES:
         raise DamagedDocument(path, "at most %d bytes" % SIZE_LIMIT_BYTES, "more", "publish fewer hosts in one document")
     return content
 
@@ -133,7 +138,8 @@ def _check_facts(facts, where):
     _expect(isinstance(facts, dict), where, "a JSON object", facts)
     made = {}
     for section in TEXTS:
-        made[section] = _checked(facts.get(section), "texts", "%s: %s" % (where, section))
+        limit = GROUPS_LIMIT if section == "groups" else LIST_LIMIT
+        made[section] = _checked(facts.get(section), "texts", "%s: %s" % (where, section), limit)
     for group in made["groups"]:
         _expect(GROUP_NAME.fullmatch(group) is not None, where + ": groups", "names that begin with whoneeds_", group)
     for section, fields in RECORDS.items():
@@ -150,7 +156,7 @@ def _check_record(entry, fields, where):
     return {name: _checked(entry.get(name), kind, "%s: %s" % (where, name)) for name, kind in fields.items()}
 
 
-def _checked(value, kind, where):
+def _checked(value, kind, where, limit=LIST_LIMIT):
     if kind.endswith("?"):
         if value is None:
             return None
@@ -164,7 +170,7 @@ def _checked(value, kind, where):
     elif kind == "bool":
         fits = isinstance(value, bool)
     else:
-        fits = isinstance(value, list) and len(value) <= LIST_LIMIT and all(_is_text(item) for item in value)
+        fits = isinstance(value, list) and len(value) <= limit and all(_is_text(item) for item in value)
     _expect(fits, where, kind, value)
     if kind == "text":
         return _show_surrogates(value)

@@ -6,55 +6,53 @@ Each payload that could run has a mark of its own: the shell would create a file
 Ansible is run, which is also the playbook's.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 #: Folder of the marks, relative to where Ansible runs.
 MARKS = "m"
 
-#: Templates by name; each takes the command.
-TEMPLATES: dict[str, Callable[[str], str]] = {
-    "braces": lambda c: "{{lookup('pipe','%s')}}" % c,
-    "statement": lambda c: "{%% set x=lookup('pipe','%s') %%}" % c,
-    "if": lambda c: "{%%if lookup('pipe','%s')%%}a{%%endif%%}" % c,
-    "comment": lambda c: "{#x#}{{lookup('pipe','%s')}}" % c,
-    "close_braces": lambda c: "x}}{{lookup('pipe','%s')}}" % c,
-    "unsafe_tag": lambda c: "!unsafe {{lookup('pipe','%s')}}" % c,
-    "new_line": lambda c: "a\n{{lookup('pipe','%s')}}\n" % c,
-    "bidi": lambda c: "\u202e{{lookup('pipe','%s')}}\u2066" % c,
-    "control": lambda c: "\x1b[2J\x85{{lookup('pipe','%s')}}\x9b" % c,
-    "yaml_like": lambda c: "- {{lookup('pipe','%s')}}: &a *b # c" % c,
-    "surrogate": lambda c: "\udcff{{lookup('pipe','%s')}}" % c,
+#: Templates by name; the command takes the place of @.
+TEMPLATES: dict[str, str] = {
+    "braces": "{{lookup('pipe','@')}}",
+    "statement": "{% set x=lookup('pipe','@') %}",
+    "if": "{%if lookup('pipe','@')%}a{%endif%}",
+    "comment": "{#x#}{{lookup('pipe','@')}}",
+    "close_braces": "x}}{{lookup('pipe','@')}}",
+    "unsafe_tag": "!unsafe {{lookup('pipe','@')}}",
+    "new_line": "a\n{{lookup('pipe','@')}}\n",
+    "bidi": "\u202e{{lookup('pipe','@')}}\u2066",
+    "control": "\x1b[2J\x85{{lookup('pipe','@')}}\x9b",
+    "yaml_like": "- {{lookup('pipe','@')}}: &a *b # c",
+    "surrogate": "\udcff{{lookup('pipe','@')}}",
 }
 
 #: Templates that need more room than a name has. (All are valid templates: on a careless way, one that is not would
 #: stop Ansible before it meets the others. Broken ones are among `ODD_TEXTS`.)
-LONG_TEMPLATES: dict[str, Callable[[str], str]] = {
-    "override": lambda c: (
-        "#jinja2: variable_start_string:'[[', variable_end_string:']]'\n[[lookup('pipe','%s')]]" % c
-    ),
-    "deep": lambda c: "x" * 150 + "{{lookup('pipe','%s')}}" % c,
+LONG_TEMPLATES: dict[str, str] = {
+    "override": "#jinja2: variable_start_string:'[[', variable_end_string:']]'\n[[lookup('pipe','@')]]",
+    "deep": "x" * 150 + "{{lookup('pipe','@')}}",
 }
 
 #: Expressions without braces: where a play says ``assert: that: "{{ name }}"``, they are evaluated. They have hosts of
 #: their own: once any template in a variable ran, older versions distrust all of it.
-EXPRESSIONS: dict[str, Callable[[str], str]] = {
-    "bare": lambda c: "lookup('pipe','%s')" % c,
-    "bare_query": lambda c: "q('pipe','%s')|first" % c,
-    "single_quote": lambda c: "' ~ lookup('pipe','%s') ~ '" % c,
-    "double_quote": lambda c: '" ~ lookup("pipe","%s") ~ "' % c,
+EXPRESSIONS: dict[str, str] = {
+    "bare": "lookup('pipe','@')",
+    "bare_query": "q('pipe','@')|first",
+    "single_quote": "' ~ lookup('pipe','@') ~ '",
+    "double_quote": '" ~ lookup("pipe","@") ~ "',
 }
 
 #: Texts that run nothing and that writers, parsers and typed languages get wrong.
 ODD_TEXTS = (
-    "", " ", "=", "<<", "~", "null", "Null", "yes", "No", "on", "true", "False", "0", "-1", "0x1f", "0o17", "017", "1_000",
-    "1e3", "1.5", ".inf", "-.INF", ".nan", "12:30:45", "2001-01-01", "2001-12-14t21:59:43.10-05:00", "!unsafe x",
-    "!!python/object/apply:os.system [id]", "!vault |", "$ANSIBLE_VAULT;1.1;AES256", "&a", "*a", "- x", "? x", "a: b",
-    "%YAML 1.1", "---", "...", "# c", "a #b", "'", '"', "\\", "\\x41", "{", "}", "[", "]", ",", "|", ">", "@", "`",
-    "{{", "}}", "{%", "{#", "#jinja2:", "${x}", "$(id)", "`id`", "; id", "__ansible_unsafe", "\t", "\n", "\r\n", "\x00",
-    "\x7f", "\x80", "\x85", "\x9f", "\xa0", "\xad", "\u2028", "\u2029", "\ufeff", "\ufffe", "\U0001f600", "\U000e0041",
-    "e\u0301", "\udcff", "\ud83d", "x" * 70, "lookup", "inventory_hostname", "omit", "None",
+    "", " ", "=", "<<", "~", "null", "Null", "yes", "No", "on", "true", "False", "0", "-1", "0x1f", "0o17", "017",
+    "1_000", "1e3", "1.5", ".inf", "-.INF", ".nan", "12:30:45", "2001-01-01", "2001-12-14t21:59:43.10-05:00",
+    "!unsafe x", "!!python/object/apply:os.system [id]", "!vault |", "$ANSIBLE_VAULT;1.1;AES256", "&a", "*a", "- x",
+    "? x", "a: b", "%YAML 1.1", "---", "...", "# c", "a #b", "'", '"', "\\", "\\x41", "{", "}", "[", "]", ",", "|",
+    ">", "@", "`", "{{", "}}", "{%", "{#", "#jinja2:", "${x}", "$(id)", "`id`", "; id", "__ansible_unsafe", "\t",
+    "\n", "\r\n", "\x00", "\x7f", "\x80", "\x85", "\x9f", "\xa0", "\xad", "\u2028", "\u2029", "\ufeff", "\ufffe",
+    "\U0001f600", "\U000e0041", "e\u0301", "\udcff", "\ud83d", "x" * 70, "lookup", "inventory_hostname", "omit",
+    "None",
 )  # fmt: skip
 
 
@@ -69,7 +67,7 @@ class Planting:
         """The payload of that kind, with a mark of its own."""
         mark = _short(len(self.cases))
         self.cases[mark] = {"host": host, "channel": channel, "usage": usage, "position": position, "kind": kind}
-        return {**TEMPLATES, **LONG_TEMPLATES, **EXPRESSIONS}[kind](f">{MARKS}/{mark}")
+        return {**TEMPLATES, **LONG_TEMPLATES, **EXPRESSIONS}[kind].replace("@", f">{MARKS}/{mark}")
 
 
 def host_facts(planting: Planting, host: str, channel: str, usage: str, *, braces: bool) -> dict[str, Any]:
@@ -86,7 +84,9 @@ def host_facts(planting: Planting, host: str, channel: str, usage: str, *, brace
     needs += [need(provider=text) for text in some("needs.provider")]
     needs += [need(address=text) for text in some("needs.address")]
     needs += [need(host=text, kind="transient") for text in some("needs.host")]
-    dependents = [{**DEPENDENT, field: text} for field in ("app", "host", "provider") for text in some(f"needed_by.{field}")]
+    dependents = [
+        {**DEPENDENT, field: text} for field in ("app", "host", "provider") for text in some(f"needed_by.{field}")
+    ]
     provides = [{**PROVISION, "app": text} for text in some("provides.app")]
     provides += [{**PROVISION, field: some(f"provides.{field}")} for field in ("needed_by_apps", "needed_by_hosts")]
     return {

@@ -2,22 +2,24 @@
 """Run the scenes on one ansible-core and say which payloads ran.
 
 Runs: ``control`` loads hostile text by careless ways, which must execute: it proves that the others would be seen.
-``alone`` loads our plugin; ``later`` and ``first`` load plugin and overlays together with other sources, harmless and
-hostile, in both orders; ``export_json`` and ``export_yaml`` load again what ansible-inventory exported.
+``alone`` loads our plugin, and ``cached`` plays again on facts that it set; ``later`` and ``first`` load plugin and
+overlays together with other sources, harmless and hostile, in both orders; ``constructed`` puts Ansible's own plugin
+of that name behind them, which composes variables and groups without our care; ``export_json`` and ``export_yaml``
+load again what ansible-inventory exported.
 """
 
 import json
 import re
 import subprocess
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.matrix.cores import Installed
 from tests.matrix.payloads import MARKS
-from tests.matrix.scenes import QUICK_USAGES, Scene, environment
+from tests.matrix.scenes import CONSTRUCTED, QUICK_USAGES, REPOSITORY, USAGES, Scene, environment
 
 _LIMIT_S = 900
 OURS = ("plugin_clean", "plugin_raw", "overlay_clean", "overlay_raw", "local_facts")
@@ -69,15 +71,35 @@ def inventory_options(sources: Iterable[str]) -> list[str]:
     return [part for source in sources for part in ("-i", source)]
 
 
+def hosts_to_play(scene: Scene, usages: Mapping[str, Sequence[str]]) -> list[str]:
+    """The hosts that show these usages, by channel, of those that the scene has."""
+    return sorted(
+        host
+        for channel, wanted in usages.items()
+        for host, (usage, _) in scene.hosts_of(channel).items()
+        if usage in wanted
+    )
+
+
 def play(
-    core: Installed, scene: Scene, sources: Sequence[str], channels: tuple[str, ...], quick: tuple[str, ...] = ()
+    core: Installed,
+    scene: Scene,
+    sources: Sequence[str],
+    usages: Mapping[str, Sequence[str]],
+    playbook: str = "usages.yml",
 ) -> Outcome:
-    """Run the usages on the hosts of these sources and collect the marks.
+    """Run usages on the hosts of these sources and collect the marks.
 
     Parameters
     ----------
-    quick : tuple of str
-        Channels of which only the quick usages are played.
+    core : Installed
+    scene : Scene
+    sources : sequence of str
+        In the order in which Ansible is given them.
+    usages : mapping of str to sequence of str
+        Which usages are played, by channel; a scene may have fewer.
+    playbook : str
+        What is played.
 
     Raises
     ------
@@ -86,22 +108,17 @@ def play(
     """
     for mark in (scene.folder / MARKS).iterdir():
         mark.unlink()
-    hosts = {
-        host: channel
-        for channel in channels
-        for host, (usage, _) in scene.hosts_of(channel).items()
-        if usage in QUICK_USAGES or channel not in quick
-    }
-    limit = scene.write(f"{scene.planting.run}.hosts", "\n".join(sorted(hosts)) + "\n")
-    done = ansible(core, scene, ["playbook", *inventory_options(sources), "--limit", f"@{limit}", "usages.yml"])
+    hosts = hosts_to_play(scene, usages)
+    limit = scene.write(f"{scene.planting.run}.hosts", "\n".join(hosts) + "\n")
+    done = ansible(core, scene, ["playbook", *inventory_options(sources), "--limit", f"@{limit}", playbook])
     (scene.folder / f"{scene.planting.run}.log").write_text(done.stdout + done.stderr, encoding="utf-8")
     _, recap, tail = done.stdout.rpartition("PLAY RECAP")
     assert recap, f"{core.version}: the plays did not end: {done.stdout[-500:]}{done.stderr[-1500:]}"
     played = set(re.findall(r"^(\S+)\s+: ok=\d+", tail, re.MULTILINE))
     cases = {mark: case for mark, case in scene.planting.cases.items() if case["host"] in hosts}
     marks = sorted(mark.name for mark in (scene.folder / MARKS).iterdir())
-    executed = tuple(case for mark in marks if (case := scene.planting.cases[mark])["channel"] in channels)
-    return Outcome(scene.planting.run, channels, len(cases), executed, len(played & set(hosts)), len(hosts))
+    executed = tuple(case for mark in marks if (case := scene.planting.cases[mark])["channel"] in usages)
+    return Outcome(scene.planting.run, tuple(usages), len(cases), executed, len(played & set(hosts)), len(hosts))
 
 
 def control(core: Installed, folder: Path) -> Outcome:
@@ -114,7 +131,7 @@ def control(core: Installed, folder: Path) -> Outcome:
     scene.add_plain_host_vars("plain_host_vars")
     scene.add_script("plain_script")
     scene.add_planted("untagged_plugin", trusted=False)
-    return play(core, scene, scene.sources, channels)
+    return play(core, scene, scene.sources, dict.fromkeys(channels, USAGES))
 
 
 def ours(folder: Path) -> tuple[Scene, dict[str, list[str]]]:
@@ -135,43 +152,72 @@ def ours(folder: Path) -> tuple[Scene, dict[str, list[str]]]:
     scene.add_benign("benign")
     scene.add_planted("earlier", trusted=True)
     benign, hostile = scene.sources
+    settings = {"plugin": "ansible.builtin.constructed", "use_vars_plugins": True, **CONSTRUCTED}
+    built = scene.write("built.constructed.yml", settings).name
     return scene, {
         "alone": alone,
         "later": [hostile, benign, *alone, *others],
         "first": [*others, *alone, benign, hostile],
+        "constructed": [*others[:3], *alone, built],
     }
 
 
-def all_runs(core: Installed, folder: Path) -> list[Outcome]:
-    """Every run on this core."""
+def probe(core: Installed, scene: Scene, request: dict[str, Any]) -> dict[str, Any]:
+    """Ask `tests.matrix.probe` inside the core's own Python."""
+    done = subprocess.run(
+        [str(core.python), str(Path(__file__).with_name("probe.py"))], input=json.dumps(request), cwd=scene.folder,
+        env={**environment(scene, core.python), "PYTHONPATH": str(REPOSITORY / "python_lib" / "src")},
+        capture_output=True, text=True, check=False, timeout=_LIMIT_S,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{core.version}: {done.stderr[-2000:]}"
+    answer: dict[str, Any] = json.loads(done.stdout.rstrip().rpartition("\n")[2])
+    return answer
+
+
+def export(core: Installed, scene: Scene, name: str, sources: Sequence[str]) -> Outcome:
+    """Export the whole inventory, load the export as an inventory script (JSON) or file (YAML), and play again."""
+    as_yaml = name == "export_yaml"
+    usages = dict.fromkeys(OURS[:4], QUICK_USAGES)
+    limit = scene.write(f"{name}.hosts", "\n".join(hosts_to_play(scene, usages)) + "\n")
+    options = ["--list", "--export", "--limit", f"@{limit}", *(["--yaml"] if as_yaml else [])]
+    done = ansible(core, scene, ["inventory", *inventory_options(sources), *options])
+    assert done.returncode == 0, f"{core.version}: {done.stderr[-2000:]}"
+    if as_yaml:
+        again = scene.write("export_yaml.yml", done.stdout).name
+    else:
+        again = scene.add_script_output("export_json", json.loads(done.stdout))
+    scene.planting.run = name
+    return play(core, scene, [again], usages)
+
+
+def all_runs(core: Installed, folder: Path, fuzz_count: int = 300, seed: int = 1) -> dict[str, Any]:
+    """Every run on this core, as plain values."""
     outcomes = [control(core, folder / "control")]
     scene, orders = ours(folder / "ours")
-    quick = {"alone": (), "later": OURS[:2], "first": OURS[:4]}
+    plugin, all_but_local = OURS[:2], OURS[:4]
+    usages: dict[str, dict[str, Sequence[str]]] = {
+        "alone": dict.fromkeys(plugin, USAGES),
+        # Of the overlays the one whose texts are raw is played in full: there the marks are all that keeps them inert.
+        "later": {**dict.fromkeys(OURS, QUICK_USAGES), "overlay_raw": USAGES, "local_facts": USAGES},
+        "first": dict.fromkeys(all_but_local, QUICK_USAGES),
+        "constructed": dict.fromkeys(all_but_local, ("composed",)),
+    }
+    loaded = {}
     for name, sources in orders.items():
         scene.planting.run = name
-        outcomes.append(play(core, scene, sources, OURS[:2] if name == "alone" else OURS, quick[name]))
-    return outcomes
-
-
-def report(core: Installed, outcomes: Iterable[Outcome]) -> dict[str, Any]:
-    """The outcomes of one core as plain values."""
-    return {"core": core.name, "version": core.version, "runs": [outcome.as_json() for outcome in outcomes]}
-
-
-if __name__ == "__main__":
-    import sys
-    import tempfile
-    import time
-
-    from tests.matrix.cores import choose, install
-
-    for wanted in choose(sys.argv[1:]):
-        installed = install(wanted)
-        place = Path(tempfile.mkdtemp(prefix="whoneeds-matrix-"))
-        began = time.monotonic()
-        for outcome in (all_runs(installed, place)):
-            print(installed.version, outcome.run, outcome.planted, len(outcome.executed), outcome.hosts_played, outcome.hosts_expected)
-            print(time.monotonic() - began)
-            for case, count in sorted(outcome.count("channel", "usage", "kind").items()):
-                print("   ", *case, count)
-        print(place, json.dumps(time.monotonic() - began))
+        outcomes.append(play(core, scene, sources, usages[name]))
+        channels = tuple(channel for channel in usages[name] if channel in all_but_local)
+        expected = {host: value for host, value in scene.expected.items() if host.startswith(channels)}
+        request = {"request": "inventory", "sources": sources, "channels": channels, "expected": expected}
+        loaded[name] = probe(core, scene, request)
+        if name == "alone":
+            scene.planting.run = "cached"
+            outcomes.append(play(core, scene, sources, dict.fromkeys(plugin, ("set_fact",)), "again.yml"))
+    outcomes += [export(core, scene, name, orders["constructed"][:-1]) for name in ("export_json", "export_yaml")]
+    return {
+        "core": core.name,
+        "version": core.version,
+        "runs": {outcome.run: outcome.as_json() for outcome in outcomes},
+        "loaded": loaded,
+        "fuzz": probe(core, scene, {"request": "fuzz", "count": fuzz_count, "seed": seed}),
+    }

@@ -25,7 +25,6 @@ from tests.matrix.payloads import (
     host_facts,
     odd_facts,
 )
-
 from whoneeds.facts import files, local, overlay, store
 from whoneeds.facts.document import build_document
 
@@ -40,8 +39,9 @@ EXPRESSION_USAGES = (
     "when", "when_braces", "failed_when", "assert", "assert_braces", "debug_name", "groups", "composed",
 )  # fmt: skip
 
-#: The usages that together reach every way in which Ansible evaluates text; for runs that repeat what another showed.
-QUICK_USAGES = ("debug_var", "message", "when", "assert_braces", "groups", "composed")
+#: One usage of each way in which Ansible evaluates text: in a template, as an expression, while an inventory is read.
+#: For runs that repeat with other sources what another showed in every usage.
+QUICK_USAGES = ("message", "assert_braces", "composed")
 
 #: Reading facts.d starts a process on each host, so these hosts are few.
 LOCAL_FACT_USAGES = ("debug_var", "message", "assert_braces", "set_fact")
@@ -111,7 +111,7 @@ class Scene:
         linked = folder / "collections" / "ansible_collections" / "whoneeds" / "discovery"
         linked.parent.mkdir(parents=True)
         linked.symlink_to(REPOSITORY)
-        for fixture in ("usages.yml", "page.j2"):
+        for fixture in ("usages.yml", "again.yml", "page.j2"):
             shutil.copy(FIXTURES / fixture, folder / fixture)
         return cls(folder, Planting(name))
 
@@ -143,7 +143,9 @@ class Scene:
 
     def add_benign(self, name: str) -> None:
         """Add a source that means no harm and knows none of the hosts."""
-        self.write(f"{name}/hosts.yml", {"benign": {"hosts": {f"{name}-1": {"colour": "blue", "whoneeds": {"needs": []}}}}})
+        self.write(
+            f"{name}/hosts.yml", {"benign": {"hosts": {f"{name}-1": {"colour": "blue", "whoneeds": {"needs": []}}}}}
+        )
         self.sources.append(name)
 
     # ------------------------------------------------------------ careless ways: the control group
@@ -158,12 +160,13 @@ class Scene:
         facts_of = _shown(self.facts(channel))  # Ansible itself refuses lone surrogates here
         self.add_script_output(channel, by_script(facts_of))
 
-    def add_script_output(self, channel: str, output: Any) -> None:
-        """An inventory script that prints this."""
+    def add_script_output(self, channel: str, output: Any) -> str:
+        """An inventory script that prints this; its name."""
         printed = self.write(f"{channel}.json", output)
         script = self.write(f"{channel}.sh", f"#!/bin/sh\ncat '{printed}'\n")
         script.chmod(script.stat().st_mode | stat.S_IXUSR)
         self.sources.append(script.name)
+        return script.name
 
     def add_planted(self, channel: str, *, trusted: bool) -> None:
         """A careless inventory plugin, trusting or not."""
@@ -176,8 +179,8 @@ class Scene:
 
     def add_plugin(self, channel: str, facts_of: dict[str, Any]) -> None:
         """Our inventory plugin over a document of these facts, taken as they are."""
-        self.write(f"stores/{channel}.json", document(facts_of))
-        settings = {"plugin": "whoneeds.discovery.dependencies", "store": f"stores/{channel}.json", **CONSTRUCTED}
+        self.write(f".stores/{channel}.json", document(facts_of))
+        settings = {"plugin": "whoneeds.discovery.dependencies", "store": f".stores/{channel}.json", **CONSTRUCTED}
         self.sources.append(self.write(f"{channel}.dependencies.yml", settings).name)
 
     def add_raw_plugin(self, channel: str) -> None:
@@ -189,7 +192,7 @@ class Scene:
     def add_clean_plugin(self, channel: str) -> None:
         """The whole way: rows with hostile names, the document made of them, the store, our plugin."""
         made = self.build(channel)
-        change = store.plan(made, self.folder / "stores" / f"{channel}.json")
+        change = store.plan(made, self.folder / ".stores" / f"{channel}.json")
         files.apply_change(change)
         read = store.read(change.path)
         self.add_plugin(channel, read["hosts"])
@@ -243,7 +246,7 @@ class Scene:
         applications: dict[str, list[str]] = {}
         for host, (usage, braces) in {**self.hosts_of(channel), host_name(channel, ODD): (ODD, True)}.items():
             for text in self._texts(host, channel, usage, braces=braces):
-                _add_rows(rows, host, text)
+                add_rows(rows, host, text, resp_host=host)
                 applications.setdefault(host, []).append(text)
         return build_document(
             service_uses=rows["uses"],
@@ -267,21 +270,21 @@ def by_script(facts_of: dict[str, Any]) -> dict[str, Any]:
     return {"all": {"hosts": sorted(facts_of)}, "_meta": {"hostvars": variables}}
 
 
-def _add_rows(rows: dict[str, list[dict[str, Any]]], host: str, text: str) -> None:
+def add_rows(rows: dict[str, list[dict[str, Any]]], host: str, text: str, *, resp_host: str) -> None:
     """One use of a service, one listener and one gap in which every name is the text."""
     port = 1000 + len(rows["uses"]) % 30000
     use = {
         "app": text, "host": host, "pid": 1, "address": "10.0.0.1", "user": text, "protocol": "tcp", "port": port,
-        "resp_addr": text, "resp_host": host, "resp_app": text, "flows": 1, "samples": 1, "duration_s": 1.0,
+        "resp_addr": text, "resp_host": resp_host, "resp_app": text, "flows": 1, "samples": 1, "duration_s": 1.0,
         "period_s": 5.0, "orig_bytes": None, "resp_bytes": None, "first_ns": 1, "last_ns": 2,
     }  # fmt: skip
     rows["uses"].append(use)
     rows["dependencies"].append({**use, "level": 1, "kind": "static", "usage_share": 1.0})
-    rows["listeners"].append(
+    rows.setdefault("listeners", []).append(
         {"host": host, "socket_id": f"{host}/{port}", "protocol": "tcp", "local_addr": "0.0.0.0", "local_port": port,
          "state": "listen", "app": text}
     )  # fmt: skip
-    rows["gaps"].append({"host": host, "source": text, "reason": "failed", "detail": text})
+    rows.setdefault("gaps", []).append({"host": host, "source": text, "reason": "failed", "detail": text})
 
 
 def _shown(value: Any) -> Any:
@@ -304,8 +307,11 @@ def environment(scene: Scene, python: Path) -> dict[str, str]:
         "ANSIBLE_CONFIG": str(scene.write("ansible.cfg", "[defaults]\ninject_facts_as_vars = False\n")),
         "ANSIBLE_COLLECTIONS_PATH": str(scene.folder / "collections"),
         "ANSIBLE_INVENTORY_PLUGINS": str(PLUGINS),
+        "ANSIBLE_CACHE_PLUGIN": "ansible.builtin.jsonfile",
+        "ANSIBLE_CACHE_PLUGIN_CONNECTION": str(scene.folder / "cache"),
         "ANSIBLE_LOCAL_TEMP": str(scene.folder / "tmp"),
         "ANSIBLE_NOCOLOR": "1",
+        "ANSIBLE_DISPLAY_OK_HOSTS": "0",  # the marks tell; megabytes of printed facts do not
         "ANSIBLE_DEPRECATION_WARNINGS": "0",
         "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "1",
     }

@@ -28,10 +28,10 @@ extends_documentation_fragment:
   - ansible.builtin.constructed
 """
 
-import json
-import pathlib
+import json  # noqa: E402 - Ansible wants the documentation first
+import pathlib  # noqa: E402
 
-from ansible.plugins.inventory import BaseInventoryPlugin, Constructable
+from ansible.plugins.inventory import BaseInventoryPlugin, Constructable  # noqa: E402
 
 
 class InventoryModule(BaseInventoryPlugin, Constructable):

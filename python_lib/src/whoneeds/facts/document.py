@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Mapping
 from ipaddress import ip_address
 from typing import Any, NamedTuple
 
-from whoneeds.facts.groups import FIRST_EPHEMERAL_PORT, group_names
+from whoneeds.facts.groups import group_names
 from whoneeds.facts.inert import make_inert
+from whoneeds.facts.shortening import NAMES_LIMIT, SECTION_LIMIT, shorten
 from whoneeds.model.conclusions import METHODS, Dependent, HostCoverage, Need, Provision
 from whoneeds.model.errors import FactsError, InvalidRecord
 from whoneeds.model.identity import check_host_name
@@ -21,15 +22,10 @@ from whoneeds.model.schema import check_value, columns
 FACTS_SCHEMA = 1
 FACTS_KIND = "whoneeds-facts"
 
-#: Longest list of one section of one host. What is left out is said among the host's gaps; static entries and
-#: entries with the most flows stay. (The same holds for the two lists of names within a `Provision`, which repeat
-#: what ``needed_by`` says; groups are made from the needs of each dependent and are never cut.)
-SECTION_LIMIT = 1000
 #: Most kinds of gap that are told for one host.
 GAPS_LIMIT = 50
 
 _WELL_KNOWN_LIMIT = 1024
-_KIND_ORDER = {"static": 0, "unclassified": 1, "transient": 2}
 
 Row = Mapping[str, Any]
 Document = dict[str, Any]
@@ -99,22 +95,22 @@ def build_document(
     hosts: dict[str, Any] = {}
     for host in sorted({*headers, *gaps_of, *uses_of, *listening_on, *applications}):
         _check_host(host)
-        needs, needs_cut = _shorten(list(_needs(uses_of[host], verdicts)), "needs")
-        needed_by, needed_by_cut = _shorten(list(_needed_by(uses_upon[host], verdicts)), "dependents")
-        provides, provides_cut = _shorten(list(_provides(listening_on[host], uses_upon[host], verdicts)), "services")
-        runs, runs_cut = _shorten([make_inert(app, 64) for app in set(applications.get(host, ()))], "applications")
-        coverage = _coverage(
-            headers[host], gaps_of[host], [cut for cut in (needs_cut, needed_by_cut, provides_cut, runs_cut) if cut]
-        )
+        all_needs = list(_needs(uses_of[host], verdicts))
+        needs, needs_cut = shorten(all_needs, "needs")
+        needed_by, needed_by_cut = shorten(list(_needed_by(uses_upon[host], verdicts)), "dependents")
+        provides, provides_cut = shorten(list(_provides(listening_on[host], uses_upon[host], verdicts)), "services")
+        runs, runs_cut = shorten([make_inert(app, 64) for app in set(applications.get(host, ()))], "applications")
+        cuts = [cut for cut in (needs_cut, needed_by_cut, provides_cut, runs_cut) if cut]
         facts: dict[str, Any] = {
             "addresses": sorted({make_inert(text, 45) for row in headers[host] for text in row["addresses"]}),
             "needs": needs,
             "needed_by": needed_by,
             "provides": provides,
             "runs": runs,
-            "coverage": coverage,
+            "coverage": _coverage(headers[host], gaps_of[host], cuts),
         }
-        facts["groups"] = group_names(host, facts)
+        # Of needs all count: a host that needs very many others is still in the group of each.
+        facts["groups"] = group_names(host, {**facts, "needs": all_needs})
         hosts[host] = facts
     return {"schema": FACTS_SCHEMA, "kind": FACTS_KIND, "method": method, "hosts": hosts}
 
@@ -199,7 +195,7 @@ def _provides(sockets: list[Row], uses: list[Row], verdicts: Mapping[Any, _Verdi
                 "port": port,
                 "loopback_only": all(map(_is_loopback, addresses)),
                 "needed_by_hosts": sorted({use["host"] for use in by})[:SECTION_LIMIT],
-                "needed_by_apps": sorted({make_inert(use["app"], 64) for use in by})[:SECTION_LIMIT],
+                "needed_by_apps": sorted({make_inert(use["app"], 64) for use in by})[:NAMES_LIMIT],
             },
         )
 
@@ -220,37 +216,6 @@ def _coverage(headers: list[Row], gaps: list[Row], cuts: list[str]) -> dict[str,
             "gaps": [*words, *cuts],
         },
     )
-
-
-def _shorten(entries: list[Any], what: str) -> tuple[list[Any], str | None]:
-    """Sort a section and hold it to its limit; the second part says what was left out."""
-    kept, cut = entries, None
-    if len(entries) > SECTION_LIMIT:
-        kept = sorted(entries, key=_weight)[:SECTION_LIMIT]
-        cut = f"facts: truncated: {len(entries) - SECTION_LIMIT} of {len(entries)} {what} left out of this document"
-    return sorted(kept, key=_order), cut
-
-
-def _weight(entry: Any) -> Any:
-    """What stays when a section is too long: static before others, much used before little used."""
-    if isinstance(entry, str):
-        return entry
-    relied = bool(entry.get("needed_by_hosts"))
-    return (
-        _KIND_ORDER.get(entry.get("kind"), 0),
-        not relied,
-        entry["port"] >= FIRST_EPHEMERAL_PORT,
-        -entry.get("flows", 0),
-        _order(entry),
-    )
-
-
-def _order(entry: Any) -> Any:
-    """Static entries first, then by name, so that a reader finds what matters at the top."""
-    if isinstance(entry, str):
-        return entry
-    words = ("host", "app", "protocol", "address", "provider")
-    return _KIND_ORDER.get(entry.get("kind"), 0), [entry.get(word) or "" for word in words], entry["port"]
 
 
 def _checked(record: type[Any], values: dict[str, Any]) -> dict[str, Any]:

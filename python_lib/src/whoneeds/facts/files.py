@@ -58,13 +58,20 @@ def read_bounded(path: Path, max_bytes: int) -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise FactsError(f"{path} cannot be read", found=error.strerror or str(error)) from error
+        if path.is_symlink():
+            raise FactsError(
+                f"{path}", expected="a plain file", found="a symbolic link", remedy="give the path that it leads to"
+            ) from error
+        raise FactsError(
+            f"{path} cannot be read", found=error.strerror or str(error), remedy="check its path and permissions"
+        ) from error
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise FactsError(f"{path}", expected="a plain file", found=_kind_of(status), remedy="move it away")
     with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise FactsError(f"{path}", expected="a plain file", found="something else", remedy="move it away")
-        content = file.read(max_bytes + 1)
-    if len(content) > max_bytes:
+        content = file.read(max_bytes + 1) if status.st_size <= max_bytes else None
+    if content is None or len(content) > max_bytes:
         raise FactsError(
             f"{path} is too large", expected=f"at most {max_bytes} bytes", found=f"{status.st_size}",
             remedy="move it away and publish anew",
@@ -113,6 +120,10 @@ def summarize(changes: Iterable[FileChange], hosts: int, *, diff: bool = False) 
     if diff:
         told["diff"] = [change.diff() for change in changes if change.changed]
     return told
+
+
+def _kind_of(status: os.stat_result) -> str:
+    return "a folder" if stat.S_ISDIR(status.st_mode) else "something else"
 
 
 def _replace(path: Path, content: bytes, verify: Verify | None) -> None:

@@ -24,7 +24,7 @@ from whoneeds.model.identity import check_host_name
 MARKER = "# Written by whoneeds; your changes would be lost. Put your own variables elsewhere."
 
 #: Largest file that is written or read.
-FILE_LIMIT_BYTES = 1024 * 1024
+FILE_LIMIT_BYTES = 4 * 1024 * 1024
 
 VARIABLE = "whoneeds"
 
@@ -45,9 +45,10 @@ def plan(document: Document, folder: Path, *, prune: bool = False) -> list[FileC
     Raises
     ------
     FactsError
-        If a file that is there is not ours, a host's facts exceed `FILE_LIMIT_BYTES`, or a host's name cannot be
+        If anything that is there is not ours, a host's facts exceed `FILE_LIMIT_BYTES`, or a host's name cannot be
         a file's.
     """
+    _check_folder(folder)
     wanted = {folder / "hosts.yml": render_hosts(document)}
     for host, facts in document["hosts"].items():
         wanted[folder / "host_vars" / f"{_file_name(host)}.yml"] = render_host(facts)
@@ -159,6 +160,26 @@ def _ours(path: Path) -> str | None:
             found=ascii(content[:40].decode("utf-8", "replace")), remedy="choose another folder for the overlay",
         )  # fmt: skip
     return content.decode("utf-8", "replace")
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder with other files: next to ``web1.yml`` a folder ``web1``, say, is all that Ansible would read."""
+    for within, ours in ((folder, ("hosts.yml", "host_vars")), (folder / "host_vars", None)):
+        try:
+            there = sorted(path.name for path in within.iterdir())
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise FactsError(
+                f"{within}", expected="a folder", found=error.strerror or str(error),
+                remedy="choose another folder for the overlay",
+            ) from error  # fmt: skip
+        for name in there:
+            if not name.startswith(".") and (name not in ours if ours else not name.endswith(".yml")):
+                raise FactsError(
+                    f"{within} is not ours to change", expected="nothing in it but what whoneeds wrote",
+                    found=ascii(name)[:80], remedy="choose another folder for the overlay",
+                )  # fmt: skip
 
 
 def _file_name(host: str) -> str:

@@ -10,6 +10,7 @@ from whoneeds.facts import overlay as overlay_files
 from whoneeds.facts import store
 from whoneeds.facts.document import Document
 from whoneeds.facts.files import FileChange, apply_change, summarize
+from whoneeds.facts.place import check_places
 
 
 def publish(
@@ -51,6 +52,7 @@ def publish(
         If something that is there is not ours, does not fit, or cannot be written. Nothing has been written then,
         unless writing itself failed.
     """
+    check_places(out=out, overlay=overlay, local=local)
     changes: list[FileChange] = []
     if overlay is not None:
         changes += overlay_files.plan(document, overlay, prune=prune)

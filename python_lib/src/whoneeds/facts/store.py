@@ -17,7 +17,7 @@ from whoneeds.model.identity import check_host_name
 from whoneeds.model.schema import check_names, check_value, columns, is_whole_number
 
 #: Largest document that is written or read.
-STORE_LIMIT_BYTES = 64 * 1024 * 1024
+STORE_LIMIT_BYTES = 256 * 1024 * 1024
 
 #: Sections of a host that are lists of records.
 RECORD_SECTIONS: dict[str, type[Any]] = {"needs": Need, "needed_by": Dependent, "provides": Provision}
