@@ -66,7 +66,8 @@ def begun_within(fleet: Fleet, seconds: float, slack: float = CYCLE_SLACK) -> di
             for resp in need.hosts:
                 if need.port is not None and need.protocol == "tcp" and resp != host:
                     low, high = bounds.get((host, resp, "tcp", need.port), (0.0, 0.0))
-                    low += need.pool.connections * (seconds // (cycle_s * (1 + slack)))
+                    least = need.pool.connections if need.pool.least is None else need.pool.least
+                    low += least * (seconds // (cycle_s * (1 + slack)))
                     high += need.pool.connections * (seconds // (cycle_s * (1 - slack)) + 1)
                     bounds[host, resp, "tcp", need.port] = low, high
     return bounds

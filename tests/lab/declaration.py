@@ -78,11 +78,15 @@ class Pool:
         Mean life of one connection.
     pause_s : float
         Mean time from the end of one to the beginning of the next.
+    least : float or None
+        Fewest that are open side by side, where the client opens one only when all others are at work; None where it
+        always keeps them all.
     """
 
     connections: float
     duration_s: float
     pause_s: float = 0.0
+    least: float | None = None
 
     @property
     def per_minute(self) -> float:

@@ -28,8 +28,9 @@ _ALL = tuple(host.name for host in _HOSTS)
 
 # How connections live. The programs and the configuration files take their settings from these same values.
 SHOPPER = Pool(connections=4, duration_s=45, pause_s=1)
-BALANCER = Pool(connections=2, duration_s=60)
-PROXY = Pool(connections=2, duration_s=60)
+# A second connection is opened only when a request comes while the first is at work.
+BALANCER = Pool(connections=2, duration_s=60, least=1)
+PROXY = Pool(connections=2, duration_s=60, least=1)
 APP_TO_DB = Pool(connections=4, duration_s=90)
 APP_TO_CACHE = Pool(connections=4, duration_s=90)
 SCRAPE = Pool(connections=1, duration_s=120)
