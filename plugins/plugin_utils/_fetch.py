@@ -46,7 +46,7 @@ def sort_offers(listed, max_segment_bytes):
         name, size_bytes, digest = entry.get("name"), entry.get("size_bytes"), entry.get("digest")
         if not isinstance(name, str) or not SEGMENT_NAME.match(name):
             refused.append("a segment's name was refused: %s" % ascii(name)[:80])
-        elif isinstance(size_bytes, bool) or not isinstance(size_bytes, int) or size_bytes <= DIGEST_BYTES:
+        elif not isinstance(size_bytes, int) or size_bytes <= DIGEST_BYTES:
             refused.append("%s was refused: too short for a segment (%s bytes)" % (name, ascii(size_bytes)[:20]))
         elif size_bytes > max_segment_bytes:
             refused.append(
