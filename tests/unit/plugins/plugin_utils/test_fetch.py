@@ -145,6 +145,13 @@ def test_other_bytes_than_announced_are_kept_as_damaged_once(tmp_path, at):
     assert digest + ".seg" not in names(tmp_path)
 
 
+def test_a_whole_file_of_another_kind_is_damaged(tmp_path):
+    """A file that has the digest that it names and does not begin as a segment is kept as damaged."""
+    body = b"another-file 1\n" + b"x" * 100
+    host = HonestHost(body + hashlib.sha256(body).digest())
+    assert len(fetch_all(tmp_path, host, host.offers()).damaged) == 1
+
+
 @pytest.mark.parametrize(
     "answer",
     [None, [], "text", [{"content": "A" * 10_000}], [{"content": 7}], [{"content": "no base64!"}], [{}, {}]],
