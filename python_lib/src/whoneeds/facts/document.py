@@ -26,6 +26,7 @@ FACTS_KIND = "whoneeds-facts"
 GAPS_LIMIT = 50
 
 _WELL_KNOWN_LIMIT = 1024
+_INT64_MAX = 2**63 - 1
 
 Row = Mapping[str, Any]
 Document = dict[str, Any]
@@ -133,8 +134,8 @@ def _needs(uses: list[Row], verdicts: Mapping[Any, _Verdict]) -> Iterable[dict[s
                 "usage_share": verdict.usage_share,
                 "support": len({(row["app"], row["pid"], row["address"]) for row in rows}),
                 "flows": sum(row["flows"] for row in rows),
-                "orig_bytes": _sum_known(row["orig_bytes"] for row in rows),
-                "resp_bytes": _sum_known(row["resp_bytes"] for row in rows),
+                "orig_bytes": _total_known(row["orig_bytes"] for row in rows),
+                "resp_bytes": _total_known(row["resp_bytes"] for row in rows),
                 "first_ns": min(row["first_ns"] for row in rows),
                 "last_ns": max(row["last_ns"] for row in rows),
             },
@@ -172,7 +173,7 @@ def _provides(sockets: list[Row], uses: list[Row], verdicts: Mapping[Any, _Verdi
     offers: dict[tuple[str, int, str | None], set[str]] = defaultdict(set)
     for rows in _group(sockets, lambda row: row["socket_id"]).values():
         protocol, port = rows[0]["protocol"], rows[0]["local_port"]
-        if rows[0]["state"] == "listen" or port < _WELL_KNOWN_LIMIT or (protocol, port) in used:
+        if any(row["state"] == "listen" for row in rows) or port < _WELL_KNOWN_LIMIT or (protocol, port) in used:
             offers[protocol, port, _agreed(row["app"] for row in rows)] |= {row["local_addr"] for row in rows}
     listened = {(protocol, port) for protocol, port, _app in offers}
 
@@ -180,12 +181,10 @@ def _provides(sockets: list[Row], uses: list[Row], verdicts: Mapping[Any, _Verdi
     for use in relied:
         if (use["protocol"], use["port"]) not in listened:
             offers[use["protocol"], use["port"], use["resp_app"]].add(use["resp_addr"])
+    relied_on = _group(relied, lambda use: (use["protocol"], use["port"]))
     for (protocol, port, app), addresses in offers.items():
         by = [
-            use
-            for use in relied
-            if (use["protocol"], use["port"]) == (protocol, port)
-            and (app is None or use["resp_app"] is None or app == use["resp_app"])
+            use for use in relied_on[protocol, port] if app is None or use["resp_app"] is None or app == use["resp_app"]
         ]
         yield _checked(
             Provision,
@@ -208,7 +207,7 @@ def _coverage(headers: list[Row], gaps: list[Row], cuts: list[str]) -> dict[str,
         HostCoverage,
         {
             "segments": len(headers),
-            "samples": sum(row["samples"] for row in headers),
+            "samples": _total(row["samples"] for row in headers),
             "period_s": max((row["period_s"] for row in headers), default=None),
             "privileged": all(row["privileged"] for row in headers) if headers else None,
             "first_ns": min((row["opened_ns"] for row in headers), default=None),
@@ -256,10 +255,15 @@ def _agreed(names: Iterable[str | None]) -> str | None:
     return known.pop() if len(known) == 1 else None
 
 
-def _sum_known(values: Iterable[int | None]) -> int | None:
+def _total_known(values: Iterable[int | None]) -> int | None:
     """Sum of what is known; None where nothing is."""
     known = [value for value in values if value is not None]
-    return sum(known) if known else None
+    return _total(known) if known else None
+
+
+def _total(values: Iterable[int]) -> int:
+    """Their sum, or the most that a column holds: a host that claims absurd counts must not stop the others' facts."""
+    return min(sum(values), _INT64_MAX)
 
 
 def _is_loopback(address: str) -> bool:

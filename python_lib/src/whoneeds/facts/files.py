@@ -6,6 +6,7 @@ real run tell the same story. `apply_change` writes to a temporary name in the s
 syncs the directory; an interruption leaves the old file or the new one.
 """
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterable
@@ -58,7 +59,7 @@ def read_bounded(path: Path, max_bytes: int) -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        if path.is_symlink():
+        if error.errno == errno.ELOOP:  # O_NOFOLLOW met a link
             raise FactsError(
                 f"{path}", expected="a plain file", found="a symbolic link", remedy="give the path that it leads to"
             ) from error

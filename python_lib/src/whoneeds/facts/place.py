@@ -27,15 +27,12 @@ def check_places(*, out: Path, overlay: Path | None, local: Path | None) -> None
     ------
     FactsError
     """
-    for what, path in (("facts document", out), ("overlay", overlay), ("folder of local facts", local)):
-        if path is None:
-            continue
-        _check_outside_inventory(what, path.absolute())
-        if (
-            overlay is not None
-            and path is not overlay
-            and overlay.absolute() in (path.absolute(), *path.absolute().parents)
-        ):
+    _check_outside_inventory("facts document", out)
+    for what, folder in (("overlay", overlay), ("folder of local facts", local)):
+        if folder is not None:
+            _check_outside_inventory(what, folder)
+    for what, path in (("facts document", out), ("folder of local facts", local)):
+        if overlay is not None and path is not None and overlay.resolve() in (path.resolve(), *path.resolve().parents):
             raise FactsError(
                 f"{what} {path}", expected="a place outside the overlay, which is an inventory folder",
                 found="one within it", remedy="put it beside the overlay",
@@ -43,7 +40,7 @@ def check_places(*, out: Path, overlay: Path | None, local: Path | None) -> None
 
 
 def _check_outside_inventory(what: str, path: Path) -> None:
-    folder = path.parent
+    folder = path.parent.resolve()
     if path.name.startswith(".") or folder.name.startswith("."):
         return
     found = [name for name in _VARIABLES if (folder / name).is_dir()]
