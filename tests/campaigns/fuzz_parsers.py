@@ -21,9 +21,10 @@ from whoneeds.segment.read import read_segment
 from whoneeds.segment.write import write_segment
 from whoneeds.tracer import addresses, namespaces, netlink, processes, sock_diag
 from whoneeds.tracer.cgroups import parse_cgroup
-from whoneeds.tracer.observation import Batch, Instant, Observation
+from whoneeds.tracer.observation import Instant, Observation
 from whoneeds.tracer.owners import Holder
 from whoneeds.tracer.processes import Attributes
+from whoneeds.tracer.sightings import Batch
 
 _BOOT = "0b0e7bb0-5a7d-4e5c-8f0a-3c1d2e4f5a6b"
 _MESSAGES = 12
@@ -37,14 +38,18 @@ def _record_answers(kind: int, protocol: int, payload: bytes) -> list[bytes]:
     """Real answers of this kernel, cut to a few messages each."""
     channel = netlink.open_netlink(protocol)
     try:
-        buffers, _whole = netlink.dump(channel, kind, payload, "answers to damage")
+        made, _whole = netlink.dump(channel, kind, payload, "answers to damage", _cut_buffer)
     finally:
         channel.close()
+    return made
+
+
+def _cut_buffer(buffer: bytes, runs: list[netlink.Run]) -> list[bytes]:
+    messages = list(netlink.each_message(runs))
     made = []
-    for buffer, messages in buffers:
-        for at in range(0, len(messages), _MESSAGES):
-            first, last = messages[at], messages[min(at + _MESSAGES, len(messages)) - 1]
-            made.append(buffer[first[1] - netlink.HEADER.size : (last[2] + 3) & ~3])
+    for at in range(0, len(messages), _MESSAGES):
+        first, last = messages[at], messages[min(at + _MESSAGES, len(messages)) - 1]
+        made.append(buffer[first[1] - netlink.HEADER.size : (last[2] + 3) & ~3])
     return made
 
 
@@ -77,39 +82,41 @@ def fuzz_sock_diag(result: Result, count: int, rng: random.Random) -> None:
             result.add("damaged_listings")
             try:
                 part = netlink.split_messages(buffer)
-                rows = sock_diag.parse_rows(buffer, part.messages)
+                raws = sock_diag.parse_rows(buffer, part.runs)
             except HostError:
                 continue
             except Exception as error:
                 result.violate(f"listing {buffer.hex()}: {type(error).__name__}: {error}")
                 continue
             what = f"listing {buffer.hex()}"
-            _check_rows(buffer, part.messages, rows, what, result)
+            _check_rows(buffer, part.runs, raws, what, result)
             if number % _WHOLE_WAY == 0:
                 result.add("listings_carried_through")
-                _carry_through(Path(place), rows, rng.choice(("tcp", "udp")), what, result)
+                _carry_through(Path(place), raws, rng.choice(("tcp", "udp")), what, result)
 
 
-def _check_rows(buffer: bytes, messages: list[Any], rows: list[Any], what: str, result: Result) -> None:
+def _check_rows(buffer: bytes, runs: list[netlink.Run], raws: list[Any], what: str, result: Result) -> None:
     """Each message gives what it gives alone, so that nothing is read out of its neighbours; ends are addresses."""
     alone = []
-    for kind, begin, end in messages:
-        alone += sock_diag.parse_rows(buffer[begin:end], [(kind, 0, end - begin)])
-    if alone != rows:
+    for kind, begin, end in netlink.each_message(runs):
+        alone += sock_diag.parse_rows(buffer[begin:end], [(kind, 0, end - begin, end - begin, 1)])
+    if alone != raws:
         result.violate(f"{what}: a message reads differently alone")
-    for row in rows:
+    for raw in raws:
+        row = sock_diag.read_row(raw)
         ends = sock_diag.decode_ends(row[6], row[0])
         ipaddress.ip_address(ends.local_addr)
         if ends.remote_addr is not None:
             ipaddress.ip_address(ends.remote_addr)
 
 
-def _carry_through(place: Path, rows: list[Any], protocol: str, what: str, result: Result) -> None:
+def _carry_through(place: Path, raws: list[Any], protocol: str, what: str, result: Result) -> None:
     """Observe the rows, write the segment and read it as the controller does."""
     observation = Observation("h1", _BOOT, _AT)
     holder = Holder(7, 8)
-    holders = {row[2]: (holder,) for row in rows if row[2]}
-    observation.add_sample(_AT, [Batch("4026531840", protocol, "table", rows, sock_diag.decode_ends)], holders)
+    holders = dict.fromkeys(sock_diag.inodes_of(raws), (holder,))
+    reading = (sock_diag.decode_ends, sock_diag.read_row, sock_diag.IDENTITY)
+    observation.add_sample(_AT, [Batch("4026531840", protocol, "table", raws, *reading)], holders)
     observation.name(holder, Attributes(1, "nginx", None, 0, None, None, None))
     header = SegmentHeader(
         segment_id("h1", _BOOT, _AT.boot_ns), "h1", _BOOT, _AT.boot_ns, 1, "0.1.0", _AT.wall_ns, _AT.boot_ns,
@@ -134,7 +141,7 @@ def fuzz_addresses(result: Result, count: int, rng: random.Random) -> None:
         buffer = damage_bytes(rng.choice(answers), answers, rng)
         result.add("damaged_address_lists")
         try:
-            for found in addresses.parse_addresses(buffer, netlink.split_messages(buffer).messages):
+            for found in addresses.parse_addresses(buffer, netlink.split_messages(buffer).runs):
                 ipaddress.ip_address(found)
         except HostError:
             continue

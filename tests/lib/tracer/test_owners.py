@@ -24,7 +24,10 @@ def stage():
 
 def agree(owners, wanted):
     """Bring the map up to date, and check it against the plain walk for the sockets in question."""
-    found = owners.update(list_pids(), set(wanted)).holders
+    before = dict(owners.holders)
+    updated = owners.update(list_pids(), set(wanted))
+    found = updated.holders
+    assert {inode for inode in before.keys() | found.keys() if before.get(inode) != found.get(inode)} <= updated.moved
     truth = walk_everything()
     assert {inode: found.get(inode) for inode in wanted} == {inode: truth.get(inode) for inode in wanted}
     return found

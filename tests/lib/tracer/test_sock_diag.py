@@ -14,7 +14,16 @@ from hypothesis import strategies as st
 
 from whoneeds.model.errors import HostError
 from whoneeds.tracer import addresses, netlink, sock_diag
-from whoneeds.tracer.sock_diag import TCP, UDP, address_text, decode_ends, list_sockets, open_channel, parse_rows
+from whoneeds.tracer.sock_diag import (
+    TCP,
+    UDP,
+    address_text,
+    decode_ends,
+    list_sockets,
+    open_channel,
+    parse_rows,
+    read_row,
+)
 
 
 @pytest.fixture
@@ -25,9 +34,14 @@ def channel():
     made.close()
 
 
+def list_rows(channel, protocol):
+    """The rows of a listing."""
+    return [read_row(raw) for raw in list_sockets(channel, protocol)[0]]
+
+
 def find(channel, protocol, sock):
     """The row of a socket of ours, by its inode."""
-    rows, _ = list_sockets(channel, protocol)
+    rows = list_rows(channel, protocol)
     inode = os.fstat(sock.fileno()).st_ino
     (row,) = [row for row in rows if row[2] == inode]
     return row, decode_ends(row[6], row[0])
@@ -110,7 +124,7 @@ def test_a_closed_connection_keeps_its_identity(channel):
         client.close()
         accepted.close()
         time.sleep(0.1)
-        (closed,) = [found for found in list_sockets(channel, TCP)[0] if found[0] == row[0]]
+        (closed,) = [found for found in list_rows(channel, TCP) if found[0] == row[0]]
         assert (closed[1], closed[2]) == (6, 0)
         assert decode_ends(closed[6], closed[0]) == ends
 
@@ -120,26 +134,27 @@ def test_both_forms_of_the_request_list_the_same(channel, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("::1", 0), family=socket.AF_INET6) as two:
         inodes = {find(channel, TCP, sock)[0][2] for sock in (one, two)}
         monkeypatch.setattr(sock_diag, "_TCPDIAG_GETSOCK", 23)  # no such request
-        rows, _ = list_sockets(channel, TCP)
+        rows = list_rows(channel, TCP)
         assert inodes <= {row[2] for row in rows}
 
 
 def test_a_refused_request_is_an_error_of_the_host(channel):
     """What the kernel refuses is an error that says what was asked and what to do."""
     with pytest.raises(HostError, match="nonsense"):
-        netlink.dump(channel, 23, bytes(64), "nonsense")
+        netlink.dump(channel, 23, bytes(64), "nonsense", parse_rows)
 
 
 def capture(channel):
     """Real buffers of the kernel's answer."""
     request = sock_diag._OLD_REQUEST.pack(sock_diag._WANT_INFO, sock_diag._TCP_STATES, 0)
-    return netlink.dump(channel, sock_diag._TCPDIAG_GETSOCK, request, "sockets")[0]
+    what = (sock_diag._TCPDIAG_GETSOCK, request, "sockets")
+    return netlink.dump(channel, *what, lambda buffer, runs: [(buffer, runs)])[0]
 
 
 def slow_rows(buffer):
     """The obvious decoder: every attribute of every message is looked at, nothing is remembered."""
     rows = []
-    for kind, begin, end in netlink.split_messages(buffer).messages:
+    for kind, begin, end in netlink.each_message(netlink.split_messages(buffer).runs):
         if kind not in (18, 20):
             continue
         family, state, _, _ = struct.unpack_from("=BBBB", buffer, begin)
@@ -158,6 +173,11 @@ def slow_rows(buffer):
     return rows
 
 
+def quick_rows(buffer, runs):
+    """What the decoder in use gives."""
+    return [read_row(raw) for raw in parse_rows(buffer, runs)]
+
+
 def test_the_quick_decoder_equals_the_obvious_one(channel):
     """On real answers of the kernel the decoder that remembers layouts gives what the obvious one gives."""
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -166,9 +186,9 @@ def test_the_quick_decoder_equals_the_obvious_one(channel):
             client.send(b"abc")
             accepted.shutdown(socket.SHUT_WR)
         buffers = capture(channel)
-        assert sum(len(messages) for _, messages in buffers) >= 101
-        for buffer, messages in buffers:
-            assert parse_rows(buffer, messages) == slow_rows(buffer)
+        assert sum(run[4] for _, runs in buffers for run in runs) >= 101
+        for buffer, runs in buffers:
+            assert quick_rows(buffer, runs) == slow_rows(buffer)
         for pair in pairs:
             for sock in pair:
                 sock.close()
@@ -189,11 +209,18 @@ ATTRIBUTES = st.lists(
 
 
 @settings(deadline=None)
-@given(st.lists(st.tuples(ATTRIBUTES, st.sampled_from([1, 8, 10])), max_size=6))
-def test_remembered_layouts_never_mislead(entries):
-    """Messages with all kinds of attributes one after the other are decoded as if each were alone."""
+@given(st.lists(st.tuples(ATTRIBUTES, st.sampled_from([1, 8, 10]), st.integers(1, 4)), max_size=6), st.data())
+def test_remembered_layouts_never_mislead(groups, data):
+    """Messages with all kinds of attributes, alike or not, are decoded as if each were alone."""
+    entries = [(attributes, state) for attributes, state, count in groups for _ in range(count)]
+    if entries and data.draw(st.booleans()):  # one that only nearly is like its neighbours
+        at = data.draw(st.integers(0, len(entries) - 1))
+        damaged = bytearray(entries[at][0])
+        if damaged:
+            damaged[data.draw(st.integers(0, len(damaged) - 1))] ^= data.draw(st.integers(1, 255))
+        entries[at] = (bytes(damaged), entries[at][1])
     buffer = b"".join(entry(attributes, state) for attributes, state in entries)
-    assert parse_rows(buffer, netlink.split_messages(buffer).messages) == slow_rows(buffer)
+    assert quick_rows(buffer, netlink.split_messages(buffer).runs) == slow_rows(buffer)
 
 
 @settings(max_examples=400, deadline=None)
@@ -208,10 +235,10 @@ def test_no_bytes_do_harm(buffer):
     """Whatever stands in a buffer, it gives rows or an error of the host, and never reads beyond its end."""
     try:
         part = netlink.split_messages(buffer)
-        assert all(0 <= begin <= end <= len(buffer) for _, begin, end in part.messages)
-        for row in parse_rows(buffer, part.messages):
+        assert all(0 <= begin <= end <= len(buffer) for _, begin, end in netlink.each_message(part.runs))
+        for row in quick_rows(buffer, part.runs):
             decode_ends(row[6], row[0])
-        addresses.parse_addresses(buffer, part.messages)
+        addresses.parse_addresses(buffer, part.runs)
     except HostError:
         pass
 
@@ -224,7 +251,7 @@ def test_no_damage_to_a_real_answer_does_harm(data):
     for at in data.draw(st.lists(st.integers(0, len(buffer) - 1), max_size=8)):
         buffer[at] = data.draw(st.integers(0, 255))
     with contextlib.suppress(HostError):
-        parse_rows(bytes(buffer), netlink.split_messages(bytes(buffer)).messages)
+        parse_rows(bytes(buffer), netlink.split_messages(bytes(buffer)).runs)
 
 
 @given(st.binary(min_size=16, max_size=16))

@@ -4,7 +4,7 @@
 from typing import List, Sequence, Set
 
 from whoneeds.model.errors import HostError
-from whoneeds.tracer.netlink import Message, attributes, dump, open_netlink
+from whoneeds.tracer.netlink import Run, attributes, dump, each_message, open_netlink
 from whoneeds.tracer.sock_diag import IPV4, IPV6, address_text
 
 _NETLINK_ROUTE = 0
@@ -16,10 +16,10 @@ _SCOPE_LINK, _SCOPE_HOST = 253, 254
 _MAX_ADDRESSES = 4096
 
 
-def parse_addresses(buffer: bytes, messages: Sequence[Message]) -> Set[str]:
+def parse_addresses(buffer: bytes, runs: Sequence[Run]) -> Set[str]:
     """Addresses in one buffer of the kernel's answer; loopback and link-local ones are left out."""
     found: Set[str] = set()
-    for kind, begin, end in messages:
+    for kind, begin, end in each_message(runs):
         if kind != _RTM_NEWADDR or end - begin < _ADDRESS_BYTES:
             continue
         family, scope = buffer[begin], buffer[begin + _SCOPE_OFFSET]
@@ -50,10 +50,8 @@ def list_addresses() -> List[str]:
     try:
         found: Set[str] = set()
         for _attempt in range(3):  # the kernel says when they changed while they were listed
-            buffers, whole = dump(channel, _RTM_GETADDR, bytes(_ADDRESS_BYTES), "addresses")
-            found = set()
-            for buffer, messages in buffers:
-                found |= parse_addresses(buffer, messages)
+            listed, whole = dump(channel, _RTM_GETADDR, bytes(_ADDRESS_BYTES), "addresses", parse_addresses)
+            found = set(listed)
             if whole:
                 break
     finally:

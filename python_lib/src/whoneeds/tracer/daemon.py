@@ -25,6 +25,7 @@ from whoneeds.tracer.notify import ServiceNotifier
 from whoneeds.tracer.observation import Instant, Observation
 from whoneeds.tracer.sampler import Sampler, Tally, choose_source, gap_reason
 from whoneeds.tracer.settings import Settings
+from whoneeds.tracer.sightings import Where
 from whoneeds.tracer.signals import StopSignal
 from whoneeds.tracer.status import STATUS_FILE, own_identity, read_document, write_document
 
@@ -82,7 +83,7 @@ class Tracer:
         self.open: Observation = self._open_segment(self.since, {})
         self._tell_of_crash(read_document(settings.dir, STATUS_FILE))
 
-    def _open_segment(self, at: Instant, told: Mapping[str, Set[Hashable]]) -> Observation:
+    def _open_segment(self, at: Instant, told: Mapping[Where, Set[Hashable]]) -> Observation:
         opened = Observation(self.settings.host, self.boot_id, at, told)
         try:
             self._addresses = list_addresses()
@@ -148,6 +149,7 @@ class Tracer:
     def rotate(self, at: Instant) -> None:
         """Close the open segment, commit it, and open the next one."""
         self.close(at)
+        self.write_status("running")  # up to when all is on disk is what the next tracer goes by if this one is killed
         self.sampler.forget_gone()
         gc.collect()
         self.gaps += self.open.gaps

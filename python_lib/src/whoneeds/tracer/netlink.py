@@ -2,16 +2,19 @@
 """Ask the kernel over netlink: one request, and the messages of its answer.
 
 `split_messages` is pure and bounded: every length is checked against what is left, so that no input makes it
-read beyond the buffer or run for ever.
+read beyond the buffer or run for ever. A listing is mostly messages with one and the same header, which are found
+together: taking them one by one would cost as much as all else.
 """
 
 import errno
 import os
 import socket
 import struct
-from typing import Iterator, List, NamedTuple, Tuple
+from typing import Callable, Iterable, Iterator, List, NamedTuple, Tuple, TypeVar
 
 from whoneeds.model.errors import Denied, HostError, Unsupported
+
+Found = TypeVar("Found")
 
 #: struct nlmsghdr: length, type, flags, sequence, port.
 HEADER = struct.Struct("=IHHII")
@@ -29,10 +32,12 @@ _BUFFER_BYTES = 1 << 16
 _TIMEOUT_S = 10.0
 
 
-#: Where one message's payload lies in its buffer: type, begin, end.
-Message = Tuple[int, int, int]
-#: A buffer with the messages in it.
-Listed = Tuple[bytes, List[Message]]
+#: Messages with equal headers, one after the other in their buffer: type, begin and end of the first one's payload,
+#: bytes from one to the next, and how many.
+Run = Tuple[int, int, int, int, int]
+
+#: Length, type and flags: what must be equal within a run.
+_ALIKE_BYTES = 8
 
 
 class Part(NamedTuple):
@@ -40,7 +45,8 @@ class Part(NamedTuple):
 
     Attributes
     ----------
-    messages : list of Message
+    runs : list of Run
+        Its messages.
     done : bool
         Whether the answer ends here.
     error : int
@@ -49,7 +55,7 @@ class Part(NamedTuple):
         Whether the kernel says that the table changed while it was listed.
     """
 
-    messages: List[Message]
+    runs: List[Run]
     done: bool
     error: int
     interrupted: bool
@@ -63,7 +69,7 @@ def split_messages(buffer: bytes) -> Part:
     HostError
         If a length does not fit the buffer.
     """
-    messages: List[Message] = []
+    runs: List[Run] = []
     offset, size, interrupted = 0, len(buffer), False
     unpack_header, header_size = HEADER.unpack_from, HEADER.size
     while size - offset >= header_size:
@@ -77,11 +83,45 @@ def split_messages(buffer: bytes) -> Part:
         begin, end = offset + header_size, offset + length
         if kind in _LAST:
             code = _ERROR.unpack_from(buffer, begin)[0] if end - begin >= _ERROR.size else 0
-            return Part(messages, True, -code if code < 0 else 0, interrupted)
+            return Part(runs, True, -code if code < 0 else 0, interrupted)
+        stride = (length + 3) & ~3
+        count = count_alike(buffer, offset, stride, (size - offset) // stride, ((0, _ALIKE_BYTES),))
         if kind > _NLMSG_OVERRUN:
-            messages.append((kind, begin, end))
-        offset += (length + 3) & ~3
-    return Part(messages, False, 0, interrupted)
+            runs.append((kind, begin, end, stride, count))
+        offset += stride * count
+    return Part(runs, False, 0, interrupted)
+
+
+def count_alike(buffer: bytes, offset: int, stride: int, most: int, fields: Iterable[Tuple[int, int]]) -> int:
+    """How many structures, one every `stride` bytes from `offset` on, have the first one's bytes in some fields.
+
+    Parameters
+    ----------
+    buffer : bytes
+    offset, stride : int
+    most : int
+        How many there can be; the answer is at least 1.
+    fields : iterable of (int, int)
+        Begin and end of each field, counted from a structure's begin.
+    """
+    for first, last in fields:
+        here, there = offset + first, offset + stride
+        if most > 1 and buffer[here : offset + last] != buffer[there + first : there + last]:
+            return 1
+        for at in range(here, offset + last):
+            if most <= 1:
+                return 1
+            column = buffer[at : at + stride * most : stride]
+            most = len(column) - len(column.lstrip(column[:1]))
+    return max(most, 1)
+
+
+def each_message(runs: Iterable[Run]) -> Iterator[Tuple[int, int, int]]:
+    """The messages of runs one by one: type, begin and end of the payload."""
+    for kind, begin, end, stride, count in runs:
+        for _number in range(count):
+            yield kind, begin, end
+            begin, end = begin + stride, end + stride
 
 
 def attributes(buffer: bytes, begin: int, end: int) -> Iterator[Tuple[int, int, int]]:
@@ -114,7 +154,9 @@ def open_netlink(protocol: int) -> socket.socket:
     return made
 
 
-def dump(channel: socket.socket, kind: int, payload: bytes, what: str) -> Tuple[List[Listed], bool]:
+def dump(
+    channel: socket.socket, kind: int, payload: bytes, what: str, parse: Callable[[bytes, List[Run]], Iterable[Found]]
+) -> Tuple[List[Found], bool]:
     """Send a dump request and take in the whole answer.
 
     Parameters
@@ -126,10 +168,12 @@ def dump(channel: socket.socket, kind: int, payload: bytes, what: str) -> Tuple[
     payload : bytes
     what : str
         What is asked for, for errors.
+    parse : callable
+        From a buffer and the messages in it to what is found there; called at once, while the buffer is at hand.
 
     Returns
     -------
-    buffers : list of Listed
+    found : list
     whole : bool
         False if the kernel says that the table changed meanwhile, or a buffer was cut.
 
@@ -138,7 +182,7 @@ def dump(channel: socket.socket, kind: int, payload: bytes, what: str) -> Tuple[
     Denied, Unsupported, HostError
     """
     request = HEADER.pack(HEADER.size + len(payload), kind, _NLM_F_REQUEST | _NLM_F_DUMP, 1, 0) + payload
-    buffers: List[Listed] = []
+    found: List[Found] = []
     whole = True
     try:
         channel.sendto(request, (0, 0))
@@ -150,10 +194,9 @@ def dump(channel: socket.socket, kind: int, payload: bytes, what: str) -> Tuple[
             whole = whole and not part.interrupted and not flags & socket.MSG_TRUNC
             if part.error:
                 raise _host_error(part.error, what)
-            if part.messages:
-                buffers.append((buffer, part.messages))
+            found += parse(buffer, part.runs)
             if part.done:
-                return buffers, whole
+                return found, whole
     except OSError as error:
         raise _host_error(error.errno or 0, what) from error
 

@@ -7,7 +7,6 @@ so that a step of the wall clock never makes an interval negative.
 
 from typing import (
     Any,
-    Callable,
     Dict,
     Hashable,
     Iterable,
@@ -25,18 +24,13 @@ from whoneeds.model.evidence import STATES, Gap, ProcessRecord, SocketRecord
 from whoneeds.model.identity import process_id, socket_id
 from whoneeds.tracer.owners import Holder, Holders
 from whoneeds.tracer.processes import Attributes
+from whoneeds.tracer.sightings import Batch, Sighting, Sightings, Where
 
 _DETAIL_LENGTH = 255
-_NOBODY: Holders = ()
-_TUPLE = "tuple_only"
 _NOT_ALLOWED = "sockets whose processes the tracer may not look into"
 _NOT_FOUND = "sockets that no process was found for: it ended before it could be asked, or they are the kernel's own"
 #: Most different gaps in one segment; what goes beyond is summed up in one.
 _MAX_GAPS = 1000
-
-#: A sample's view of one socket: key, state, inode, uid, sent_bytes, received_bytes, family. A bare tuple, since
-#: tens of thousands are made a sample. The key is equal for the same socket with the same ends.
-Row = Tuple[Hashable, int, int, Optional[int], Optional[int], Optional[int], int]
 
 
 class Instant(NamedTuple):
@@ -44,65 +38,6 @@ class Instant(NamedTuple):
 
     wall_ns: int
     boot_ns: int
-
-
-class Ends(NamedTuple):
-    """What of a socket does not change."""
-
-    local_addr: str
-    local_port: int
-    remote_addr: Optional[str]
-    remote_port: Optional[int]
-    cookie: Optional[int]
-
-
-class Batch(NamedTuple):
-    """The sockets of one listing.
-
-    Attributes
-    ----------
-    netns : str
-    protocol : str
-    source : str
-        'table' or 'psutil'.
-    rows : sequence of Row
-    decode : callable
-        From family and key to `Ends`; called once for each new socket.
-    """
-
-    netns: str
-    protocol: str
-    source: str
-    rows: Sequence[Row]
-    decode: Callable[[int, Any], Ends]
-
-
-class _Span:
-    """Samples in which the same processes held a socket."""
-
-    __slots__ = ("first_ns", "last_ns", "samples")
-
-    def __init__(self, now_ns: int) -> None:
-        self.first_ns = self.last_ns = now_ns
-        self.samples = 0
-
-
-class _Socket:
-    """A socket of this segment."""
-
-    __slots__ = (
-        "ends", "holders", "inode", "protocol", "received", "sent", "source", "span", "spans", "state", "turn", "uid",
-    )  # fmt: skip
-
-    def __init__(self, protocol: str, ends: Ends, source: str, now_ns: int) -> None:
-        self.protocol, self.ends, self.source = protocol, ends, source
-        self.state, self.inode, self.turn = 0, 0, -1
-        self.uid: Optional[int] = None
-        self.sent: Optional[int] = None
-        self.received: Optional[int] = None
-        self.holders = _NOBODY
-        self.span = _Span(now_ns)
-        self.spans: Dict[Holders, _Span] = {_NOBODY: self.span}
 
 
 class Observation:
@@ -113,22 +48,18 @@ class Observation:
     host, boot_id : str
         Begin of every identity.
     opened : Instant
-    told : mapping of str to set of hashable
-        Sockets, by namespace and key, that earlier segments told of: if they come up as closed now, they are
+    told : mapping of (str, str) to set of hashable
+        Sockets, by namespace and protocol, that earlier segments told of: if they come up as closed now, they are
         nothing new.
     """
 
     def __init__(
-        self, host: str, boot_id: str, opened: Instant, told: Optional[Mapping[str, Set[Hashable]]] = None
+        self, host: str, boot_id: str, opened: Instant, told: Optional[Mapping[Where, Set[Hashable]]] = None
     ) -> None:
         self.host, self.boot_id, self.opened = host, boot_id, opened
-        self.samples = 0
         self.sources: Set[str] = set()
         self.denied = 0
-        self._told: Dict[str, Dict[Hashable, int]] = {
-            netns: dict.fromkeys(keys, 0) for netns, keys in (told or {}).items()
-        }
-        self._sockets: Dict[str, Dict[Hashable, _Socket]] = {}
+        self._sightings = Sightings(told or {})
         self._unnamed: Set[Holder] = set()
         self._attributes: Dict[Holder, Attributes] = {}
         self._gaps: Dict[Tuple[str, str, str], List[Any]] = {}
@@ -138,73 +69,38 @@ class Observation:
         return self.opened.wall_ns + max(at.boot_ns - self.opened.boot_ns, 0)
 
     @property
+    def samples(self) -> int:
+        """Samples so far."""
+        return self._sightings.samples
+
+    @property
     def rows(self) -> int:
         """Rows that the segment would have now, at least."""
-        return sum(map(len, self._sockets.values())) + len(self._attributes) + len(self._gaps)
+        return len(self._sightings) + len(self._attributes) + len(self._gaps)
 
-    def add_sample(self, at: Instant, batches: Iterable[Batch], holders: Mapping[int, Holders]) -> None:
+    def add_sample(
+        self,
+        at: Instant,
+        batches: Sequence[Batch],
+        holders: Mapping[int, Holders],
+        moved: Optional[Iterable[int]] = None,
+    ) -> None:
         """Take in one sample.
 
         Parameters
         ----------
         at : Instant
             When it was taken.
-        batches : iterable of Batch
+        batches : sequence of Batch
         holders : mapping of int to tuple of Holder
             Processes by socket inode.
+        moved : iterable of int, optional
+            Inodes whose holders may have changed since the last sample; any by default.
         """
-        self.samples += 1
-        now_ns = self.instant_ns(at)
-        for batch in batches:
-            self.sources.add(batch.source)
-            self._add_batch(now_ns, batch, holders)
-
-    def _add_batch(self, now_ns: int, batch: Batch, holders: Mapping[int, Holders]) -> None:
-        known = self._sockets.setdefault(batch.netns, {})
-        told = self._told.get(batch.netns, {})
-        find, held_by, turn = known.get, holders.get, self.samples
-        for key, state, inode, uid, sent, received, family in batch.rows:
-            socket = find(key)
-            if socket is None:
-                if key in told and _is_tuple_only(batch.protocol, state, inode, sent):
-                    told[key] = turn
-                    continue  # its life is told of in an earlier segment
-                socket = _Socket(batch.protocol, batch.decode(family, key), _TUPLE, now_ns)
-                known[key] = socket
-            elif socket.turn == turn:
-                continue  # listed twice, because the table moved while it was listed
-            socket.turn = turn
-            socket.state = state
-            if _is_tuple_only(batch.protocol, state, inode, sent):
-                if socket.source == _TUPLE:
-                    socket.span.last_ns = now_ns
-                    socket.span.samples += 1
-                continue  # closed: what counts is when it was last open
-            socket.source, socket.uid = batch.source, uid
-            if sent is not None and (socket.sent is None or sent > socket.sent):
-                socket.sent = sent
-            if received is not None and (socket.received is None or received > socket.received):
-                socket.received = received
-            span = socket.span
-            if inode:
-                socket.inode = inode
-                now_held = held_by(inode, _NOBODY)
-                if now_held is not socket.holders and now_held != socket.holders:
-                    span = self._hand_over(socket, now_held, now_ns)
-            span.last_ns = now_ns
-            span.samples += 1
-
-    def _hand_over(self, socket: _Socket, holders: Holders, now_ns: int) -> _Span:
-        """From now on others hold the socket. Who is not known any more stays known: a lost race is no change."""
-        if not holders:
-            return socket.span
-        socket.holders = holders
-        span = socket.spans.get(holders)
-        if span is None:
-            span = socket.spans[holders] = _Span(now_ns)
-        socket.span = span
-        self._unnamed.update(holder for holder in holders if holder not in self._attributes)
-        return span
+        self.sources.update(batch.source for batch in batches)
+        self._sightings.add_sample(self.instant_ns(at), batches, holders, moved)
+        self._unnamed.update(holder for holder in self._sightings.new_holders if holder not in self._attributes)
+        self._sightings.new_holders.clear()
 
     def unnamed(self) -> Set[Holder]:
         """Processes that hold sockets and whose attributes are still to be told by `name`."""
@@ -235,24 +131,19 @@ class Observation:
         """Different gaps so far."""
         return len(self._gaps)
 
-    def told(self) -> Dict[str, Set[Hashable]]:
-        """Sockets of the last sample that this segment or an earlier one tells of, by namespace and key."""
-        return {
-            netns: {key for key, socket in known.items() if socket.turn == self.samples and socket.source != _TUPLE}
-            | {key for key, turn in self._told.get(netns, {}).items() if turn == self.samples}
-            for netns, known in self._sockets.items()
-        }
+    def told(self) -> Dict[Where, Set[Hashable]]:
+        """Sockets of the last sample that this segment or an earlier one tells of, by namespace and protocol."""
+        return self._sightings.told()
 
     def records(self, closed: Instant) -> Dict[Type[Any], List[Any]]:
         """The rows of the segment, by record class."""
         spans: Dict[Holder, List[int]] = {}
         sockets: List[SocketRecord] = []
         unowned = 0
-        for netns, known in self._sockets.items():
-            for socket in known.values():
-                made = list(self._socket_records(netns, socket, spans))
-                unowned += socket.inode != 0 and made[0].process_id is None
-                sockets += made
+        for netns, socket in self._sightings.sockets():
+            made = list(self._socket_records(netns, socket, spans))
+            unowned += socket.inode != 0 and made[0].process_id is None
+            sockets += made
         if unowned:
             reason = "permission" if self.denied else "vanished"
             detail = _NOT_ALLOWED if self.denied else _NOT_FOUND
@@ -275,7 +166,7 @@ class Observation:
         ]
         return {ProcessRecord: processes, SocketRecord: sockets, Gap: gaps}
 
-    def _socket_records(self, netns: str, socket: _Socket, spans: Dict[Holder, List[int]]) -> Iterable[SocketRecord]:
+    def _socket_records(self, netns: str, socket: Sighting, spans: Dict[Holder, List[int]]) -> Iterable[SocketRecord]:
         """One row for each process that held the socket, or one without; widens `spans` of those processes."""
         held: Dict[Optional[Holder], List[int]] = {}
         for holders, span in socket.spans.items():
@@ -330,12 +221,7 @@ class Observation:
             )
 
 
-_ESTABLISHED, _SYN_RECV, _FIN_WAIT2, _TIME_WAIT = 1, 3, 5, 6
-
-
-def _is_tuple_only(protocol: str, state: int, inode: int, sent: Optional[int]) -> bool:
-    """Whether the kernel keeps no more than the tuple: closed, or not yet open. No process can own such a one."""
-    return inode == 0 and sent is None and protocol == "tcp" and state in (_TIME_WAIT, _FIN_WAIT2, _SYN_RECV)
+_ESTABLISHED = 1
 
 
 def _possible(count: Optional[int]) -> Optional[int]:

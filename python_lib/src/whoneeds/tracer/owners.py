@@ -49,12 +49,18 @@ class Ownership(NamedTuple):
         Processes that may not be looked into.
     walked : int
         Processes whose descriptors were read.
+    holding : int
+        Processes that hold a socket that was asked for.
+    moved : set of int
+        Inodes whose holders changed since the last update.
     """
 
     holders: Dict[int, Holders]
     changed: Set[int]
     denied: int
     walked: int
+    holding: int
+    moved: Set[int]
 
 
 class _Walk(NamedTuple):
@@ -125,19 +131,25 @@ class OwnerMap:
     ----------
     root : str
         Where the process file system lies.
+
+    Attributes
+    ----------
+    holders : dict of int to tuple of Holder
+        By socket inode, as of the last update.
     """
 
-    ROUND = 12
+    ROUND = 30
     _PATIENCE = 64
 
     def __init__(self, root: str = "/proc") -> None:
         self.root = root
         self._walks: Dict[int, _Walk] = {}
-        self._holders: Dict[int, Holders] = {}
+        self.holders: Dict[int, Holders] = {}
         self._wanted: Set[int] = set()
         self._missing: Dict[int, Tuple[int, int]] = {}
         self._turn = 0
         self._done: Set[int] = set()
+        self._moved: Set[int] = set()
 
     def update(self, pids: Iterable[int], wanted: Set[int]) -> Ownership:
         """Bring the map up to date for the sockets in `wanted`.
@@ -150,13 +162,13 @@ class OwnerMap:
             Inodes of the sockets that were just listed.
         """
         self._turn += 1
-        self._done = set()
+        self._done, self._moved = set(), set()
         pids = set(pids)
         for pid in [pid for pid in self._walks if pid not in pids]:
             self._forget(pid)
         changed = self._walk_changed(pids)
         for inode in self._wanted - wanted:
-            for holder in self._holders.get(inode, ()):
+            for holder in self.holders.get(inode, ()):
                 self._walk_again(holder.pid)
         self._wanted = wanted
         self._search(wanted)
@@ -164,7 +176,8 @@ class OwnerMap:
             if (pid + self._turn) % self.ROUND == 0 and self._walks[pid].signature[1]:
                 self._walk_again(pid)
         denied = sum(1 for walk in self._walks.values() if walk.denied)
-        return Ownership(self._holders, changed, denied, len(self._done))
+        holding = sum(1 for walk in self._walks.values() if not walk.inodes.isdisjoint(wanted))
+        return Ownership(self.holders, changed, denied, len(self._done), holding, self._moved)
 
     def _walk_changed(self, pids: Set[int]) -> Set[int]:
         """Walk processes that are new or changed since their last walk; return their numbers."""
@@ -185,14 +198,14 @@ class OwnerMap:
 
     def _search(self, wanted: Set[int]) -> None:
         """Walk further processes for as long as a listed socket is without a holder."""
-        unresolved = {inode for inode in wanted if inode not in self._holders}
+        unresolved = wanted.difference(self.holders)
         self._missing = {inode: wait for inode, wait in self._missing.items() if inode in unresolved}
         due = {inode for inode in unresolved if self._missing.get(inode, (0, 0))[0] <= self._turn}
         if due:
             for pid in sorted(self._walks, key=lambda pid: -self._walks[pid].changed_at):
                 if pid not in self._done and not self._walks[pid].denied:
                     self._walk_again(pid)
-                    due = {inode for inode in due if inode not in self._holders}
+                    due = {inode for inode in due if inode not in self.holders}
                     if not due:
                         break
         for inode in due:
@@ -216,23 +229,37 @@ class OwnerMap:
         except HostError:
             self._forget(pid)
             return
-        if before is not None and before.holder == holder and before.inodes == inodes:
-            self._walks[pid] = _Walk(signature, holder, before.inodes, denied, changed_at)
-            return
-        self._forget(pid)
+        if before is not None and before.holder == holder:
+            if before.inodes == inodes:
+                self._walks[pid] = _Walk(signature, holder, before.inodes, denied, changed_at)
+                return
+            held = before.inodes
+        else:
+            self._forget(pid)
+            held = _NO_INODES
         self._walks[pid] = _Walk(signature, holder, inodes, denied, self._turn)
         if holder is not None:
-            for inode in inodes:
-                held = self._holders.get(inode)
-                self._holders[inode] = (holder,) if held is None else tuple(sorted((*held, holder)))
+            self._drop(holder, held - inodes)
+            self._take(holder, inodes - held)
+
+    def _take(self, holder: Holder, inodes: FrozenSet[int]) -> None:
+        """A process holds sockets that it did not hold before."""
+        self._moved |= inodes
+        for inode in inodes:
+            held = self.holders.get(inode)
+            self.holders[inode] = (holder,) if held is None else tuple(sorted((*held, holder)))
+
+    def _drop(self, holder: Holder, inodes: FrozenSet[int]) -> None:
+        """A process holds sockets no longer."""
+        self._moved |= inodes
+        for inode in inodes:
+            rest = tuple(other for other in self.holders[inode] if other != holder)
+            if rest:
+                self.holders[inode] = rest
+            else:
+                del self.holders[inode]
 
     def _forget(self, pid: int) -> None:
         walk = self._walks.pop(pid, None)
-        if walk is None or walk.holder is None:
-            return
-        for inode in walk.inodes:
-            rest = tuple(holder for holder in self._holders[inode] if holder != walk.holder)
-            if rest:
-                self._holders[inode] = rest
-            else:
-                del self._holders[inode]
+        if walk is not None and walk.holder is not None:
+            self._drop(walk.holder, walk.inodes)

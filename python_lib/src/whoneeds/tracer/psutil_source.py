@@ -10,9 +10,9 @@ from typing import Any, Dict, List, NamedTuple, Tuple
 
 from whoneeds.model.evidence import STATES
 from whoneeds.tracer.namespaces import own_namespace
-from whoneeds.tracer.observation import Batch, Ends, Row
 from whoneeds.tracer.owners import Holder, Holders
 from whoneeds.tracer.processes import Attributes, program_name
+from whoneeds.tracer.sightings import Batch, Ends, Row
 from whoneeds.tracer.text import legal_text
 
 _STATES = {

@@ -2,14 +2,15 @@
 """Take one sample of the host: every namespace's sockets, their owners, and what those are."""
 
 import os
-from typing import Any, Dict, List, NamedTuple, Optional, Set, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Set, Tuple
 
 from whoneeds.model.errors import Denied, Gone, HostError, Unsupported
 from whoneeds.tracer import sock_diag
 from whoneeds.tracer.namespaces import NamespaceFinder, open_in_namespaces, own_namespace
-from whoneeds.tracer.observation import Batch, Instant, Observation
-from whoneeds.tracer.owners import Holder, OwnerMap, list_pids
+from whoneeds.tracer.observation import Instant, Observation
+from whoneeds.tracer.owners import Holder, Holders, OwnerMap, list_pids
 from whoneeds.tracer.processes import Attributes, UserNames, open_process, read_attributes, read_stat
+from whoneeds.tracer.sightings import Batch
 
 _REASONS = ((Denied, "permission"), (Unsupported, "unsupported"), (Gone, "vanished"))
 
@@ -57,6 +58,11 @@ class Sampler:
         self._look_again: Set[Holder] = set()
         self._attributes: Dict[Holder, Attributes] = {}
 
+    @property
+    def owners(self) -> Mapping[int, Holders]:
+        """Who held each socket in the last sample, by inode."""
+        return self._owners.holders
+
     def sample(self, observation: Observation, at: Instant) -> Tally:
         """Take a sample and add it to an observation; what could not be seen is added as gaps.
 
@@ -69,16 +75,15 @@ class Sampler:
             return self._sample_psutil(observation, at)
         pids = list_pids(self.root)
         batches, problems = self._list_sockets(pids)
-        wanted = {row[2] for batch in batches for row in batch.rows if row[2]}
+        wanted: Set[int] = set().union(*(sock_diag.inodes_of(batch.rows) for batch in batches))
         ownership = self._owners.update(list_pids(self.root), wanted)
         self._changed = ownership.changed
         observation.denied = max(observation.denied, ownership.denied)
-        observation.add_sample(at, batches, ownership.holders)
+        observation.add_sample(at, batches, ownership.holders, ownership.moved)
         for problem in problems:
             observation.add_gap(problem.source, problem.reason, problem.detail, at, at, problem.lost)
         self._name_processes(observation)
-        holders = {holder for inode in wanted for holder in ownership.holders.get(inode, ())}
-        return Tally(sum(len(batch.rows) for batch in batches), len(holders), ownership.denied)
+        return Tally(sum(len(batch.rows) for batch in batches), ownership.holding, ownership.denied)
 
     def _list_sockets(self, pids: List[int]) -> Tuple[List[Batch], List[Problem]]:
         """List the sockets of every namespace that can be entered."""
@@ -103,7 +108,17 @@ class Sampler:
                     if not whole:
                         problems.append(Problem("sockets", "truncated", "the kernel's list changed on the way", None))
                     name = sock_diag.PROTOCOL_NAMES[protocol]
-                    batches.append(Batch(str(inode), name, "table", rows, sock_diag.decode_ends))
+                    batches.append(
+                        Batch(
+                            str(inode),
+                            name,
+                            "table",
+                            rows,
+                            sock_diag.decode_ends,
+                            sock_diag.read_row,
+                            sock_diag.IDENTITY,
+                        )
+                    )
         finally:
             for channel in channels.values():
                 channel.close()

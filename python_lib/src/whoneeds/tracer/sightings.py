@@ -1,0 +1,306 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Sum the sockets of samples up: who held each, in which samples, with how many bytes. Pure.
+
+Most sockets of a sample are as they were in the one before. Such a *standing* socket is not looked at again: samples
+and instants are put down to it (`Sightings.settle`) when its row changes or is gone, its holders change, or the segment
+ends. That makes a sample as dear as its changes, not as the number of its sockets.
+"""
+
+from itertools import compress
+from operator import itemgetter, ne
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Hashable,
+    Iterable,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Set,
+    Tuple,
+)
+
+from whoneeds.tracer.owners import Holder, Holders
+
+NOBODY: Holders = ()
+TUPLE_ONLY = "tuple_only"
+_SYN_RECV, _FIN_WAIT2, _TIME_WAIT = 3, 5, 6
+
+#: A sample's view of one socket: key, state, inode, uid, sent_bytes, received_bytes, family. The key is equal for the
+#: same socket with the same ends.
+Row = Tuple[Hashable, int, int, Optional[int], Optional[int], Optional[int], int]
+
+
+#: Namespace and protocol.
+Where = Tuple[str, str]
+
+
+class Ends(NamedTuple):
+    """What of a socket does not change."""
+
+    local_addr: str
+    local_port: int
+    remote_addr: Optional[str]
+    remote_port: Optional[int]
+    cookie: Optional[int]
+
+
+class Batch(NamedTuple):
+    """The sockets of one listing.
+
+    Attributes
+    ----------
+    netns : str
+    protocol : str
+    source : str
+        'table' or 'psutil'.
+    rows : sequence of tuple
+        Raw rows, tuples: equal from one sample to the next as long as nothing happened to their socket.
+    decode : callable
+        From family and key to `Ends`; called once for each new socket.
+    read : callable
+        From a raw row to `Row`.
+    key : int
+        Where in a raw row the key is.
+    """
+
+    netns: str
+    protocol: str
+    source: str
+    rows: Sequence[Tuple[Any, ...]]
+    decode: Callable[[int, Any], Ends]
+    read: Callable[[Any], Row] = tuple
+    key: int = 0
+
+
+class Span:
+    """Samples in which the same processes held a socket."""
+
+    __slots__ = ("first_ns", "last_ns", "samples")
+
+    def __init__(self, now_ns: int) -> None:
+        self.first_ns = self.last_ns = now_ns
+        self.samples = 0
+
+
+class Sighting:
+    """What was seen of one socket in this segment.
+
+    Attributes
+    ----------
+    turn : int
+        Sample in which it was looked at last.
+    standing : bool
+        Whether it was in every sample since.
+    counted : bool
+        Whether these count: a connection is not seen any longer once it is closed.
+    settled : int
+        Sample up to which they are put down to its span.
+    """
+
+    __slots__ = (
+        "counted", "ends", "holders", "inode", "protocol", "received", "sent", "settled", "source", "span", "spans",
+        "standing", "state", "turn", "uid",
+    )  # fmt: skip
+
+    def __init__(self, protocol: str, ends: Ends, source: str, now_ns: int) -> None:
+        self.protocol, self.ends, self.source = protocol, ends, source
+        self.state, self.inode, self.turn, self.settled = 0, 0, -1, 0
+        self.standing = self.counted = False
+        self.uid: Optional[int] = None
+        self.sent: Optional[int] = None
+        self.received: Optional[int] = None
+        self.holders = NOBODY
+        self.span = Span(now_ns)
+        self.spans: Dict[Holders, Span] = {NOBODY: self.span}
+
+
+class _Place:
+    """One protocol in one namespace: the sockets of the segment there, and the raw rows of the last sample."""
+
+    __slots__ = ("rows", "sockets", "told")
+
+    def __init__(self, told: Iterable[Hashable]) -> None:
+        self.sockets: Dict[Hashable, Sighting] = {}
+        #: Sockets that earlier segments told of, and whether they were in the last sample.
+        self.told: Dict[Hashable, bool] = dict.fromkeys(told, False)
+        self.rows: Dict[Hashable, Tuple[Any, ...]] = {}
+
+
+class Sightings:
+    """The sockets of a segment.
+
+    Parameters
+    ----------
+    told : mapping of (str, str) to set of hashable
+        Sockets, by namespace and protocol, that earlier segments told of: if they come up as closed now, they are
+        nothing new.
+
+    Attributes
+    ----------
+    samples : int
+        Samples so far.
+    new_holders : set of Holder
+        Processes that were seen with a socket that they were not seen with before; whoever takes them empties it.
+    """
+
+    def __init__(self, told: Mapping[Where, Set[Hashable]]) -> None:
+        self.samples = 0
+        self.new_holders: Set[Holder] = set()
+        self._places: Dict[Where, _Place] = {where: _Place(keys) for where, keys in told.items()}
+        self._by_inode: Dict[int, Sighting] = {}
+        self._instants_ns: List[int] = []
+
+    def __len__(self) -> int:
+        return sum(len(place.sockets) for place in self._places.values())
+
+    def sockets(self) -> Iterator[Tuple[str, Sighting]]:
+        """Every socket with its namespace, all samples put down to it."""
+        for (netns, _protocol), place in self._places.items():
+            for socket in place.sockets.values():
+                if socket.standing:
+                    self.settle(socket, self.samples)
+                yield netns, socket
+
+    def add_sample(
+        self,
+        now_ns: int,
+        batches: Iterable[Batch],
+        holders: Mapping[int, Holders],
+        moved: Optional[Iterable[int]] = None,
+    ) -> None:
+        """Take in one sample.
+
+        Parameters
+        ----------
+        now_ns : int
+            When it was taken, as the segment counts.
+        batches : iterable of Batch
+        holders : mapping of int to tuple of Holder
+            Processes by socket inode.
+        moved : iterable of int, optional
+            Inodes whose holders may have changed since the last sample; any by default.
+        """
+        self.samples += 1
+        self._instants_ns.append(now_ns)
+        listed = set()
+        for batch in batches:
+            self._add_batch(batch, holders)
+            listed.add((batch.netns, batch.protocol))
+        for where, place in self._places.items():
+            if where not in listed:  # it could not be listed this time
+                self._end_rows(place, list(place.rows))
+        for inode in list(self._by_inode) if moved is None else moved:
+            socket = self._by_inode.get(inode)
+            if socket is not None and socket.turn != self.samples:
+                self._move(socket, holders.get(inode, NOBODY))
+
+    def _add_batch(self, batch: Batch, holders: Mapping[int, Holders]) -> None:
+        place = self._places.get((batch.netns, batch.protocol))
+        if place is None:
+            place = self._places[batch.netns, batch.protocol] = _Place(())
+        # whatever is done for each row here is done by the interpreter's own loops: there may be a hundred thousand
+        keys = list(map(itemgetter(batch.key), batch.rows))
+        changed = map(ne, map(place.rows.get, keys), batch.rows)
+        for raw in list(compress(batch.rows, changed)):
+            self._look_at(place, batch, raw, holders)
+        seen = set(keys)
+        if len(seen) < len(place.rows):
+            self._end_rows(place, [key for key in place.rows if key not in seen])
+
+    def _look_at(self, place: _Place, batch: Batch, raw: Any, holders: Mapping[int, Holders]) -> None:
+        """Take in a row that is not as in the last sample."""
+        turn, now_ns = self.samples, self._instants_ns[-1]
+        key, state, inode, uid, sent, received, family = batch.read(raw)
+        closed = _is_tuple_only(batch.protocol, state, inode, sent)
+        socket = place.sockets.get(key)
+        if socket is None:
+            if key in place.told:
+                place.told[key] = closed
+                if closed:
+                    place.rows[key] = raw
+                    return  # its life is told of in an earlier segment
+            socket = place.sockets[key] = Sighting(batch.protocol, batch.decode(family, key), TUPLE_ONLY, now_ns)
+        elif socket.turn == turn:
+            return  # listed twice, because the table moved while it was listed
+        elif socket.standing:
+            self.settle(socket, turn - 1)
+        place.rows[key] = raw
+        socket.turn = socket.settled = turn
+        socket.standing, socket.state = True, state
+        socket.counted = not closed or socket.source == TUPLE_ONLY
+        span = socket.span
+        if not closed:
+            socket.source, socket.uid = batch.source, uid
+            if sent is not None and (socket.sent is None or sent > socket.sent):
+                socket.sent = sent
+            if received is not None and (socket.received is None or received > socket.received):
+                socket.received = received
+            if inode:
+                socket.inode = inode
+                self._by_inode[inode] = socket
+                held = holders.get(inode, NOBODY)
+                if held is not socket.holders and held != socket.holders:
+                    span = self._hand_over(socket, held, now_ns)
+        elif socket.inode:
+            self._by_inode.pop(socket.inode, None)
+        if socket.counted:  # of a closed one it counts when it was last open
+            span.last_ns = now_ns
+            span.samples += 1
+
+    def settle(self, socket: Sighting, turn: int) -> None:
+        """Put the samples up to this one down to a standing socket."""
+        if socket.settled < turn:
+            if socket.counted:
+                socket.span.samples += turn - socket.settled
+                socket.span.last_ns = self._instants_ns[turn - 1]
+            socket.settled = turn
+
+    def _end_rows(self, place: _Place, keys: Iterable[Hashable]) -> None:
+        """These are not listed any more."""
+        for key in keys:
+            del place.rows[key]
+            socket = place.sockets.get(key)
+            if socket is None:
+                place.told[key] = False
+                continue
+            self.settle(socket, self.samples - 1)
+            socket.standing = False
+            if self._by_inode.get(socket.inode) is socket:
+                del self._by_inode[socket.inode]
+
+    def _move(self, socket: Sighting, holders: Holders) -> None:
+        """The holders of a standing socket changed with this sample."""
+        if holders != socket.holders and holders:
+            self.settle(socket, self.samples - 1)
+            self._hand_over(socket, holders, self._instants_ns[-1])
+            self.settle(socket, self.samples)
+
+    def _hand_over(self, socket: Sighting, holders: Holders, now_ns: int) -> Span:
+        """From now on others hold the socket. Who is not known any more stays known: a lost race is no change."""
+        if not holders:
+            return socket.span
+        socket.holders = holders
+        span = socket.spans.get(holders)
+        if span is None:
+            span = socket.spans[holders] = Span(now_ns)
+        socket.span = span
+        self.new_holders.update(holders)
+        return span
+
+    def told(self) -> Dict[Where, Set[Hashable]]:
+        """Sockets of the last sample that this segment or an earlier one tells of, by namespace and protocol."""
+        return {
+            where: {key for key, socket in place.sockets.items() if socket.standing and socket.source != TUPLE_ONLY}
+            | {key for key, standing in place.told.items() if standing}
+            for where, place in self._places.items()
+        }
+
+
+def _is_tuple_only(protocol: str, state: int, inode: int, sent: Optional[int]) -> bool:
+    """Whether the kernel keeps no more than the tuple: closed, or not yet open. No process can own such a one."""
+    return inode == 0 and sent is None and protocol == "tcp" and state in (_TIME_WAIT, _FIN_WAIT2, _SYN_RECV)
