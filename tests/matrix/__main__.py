@@ -16,7 +16,7 @@ from typing import Any
 
 from tests.matrix.cores import CORES, Absent, Core, choose, install
 from tests.matrix.run import all_runs
-from tests.matrix.scenes import REPOSITORY
+from tests.matrix.scenes import QUICK_CAMPAIGN, REPOSITORY, USAGES
 from tests.matrix.shown import groups, stores
 from tests.matrix.verdict import judge
 
@@ -25,29 +25,35 @@ def main() -> int:
     """Run the matrix."""
     parser = argparse.ArgumentParser(prog="python -m tests.matrix", description=__doc__)
     parser.add_argument("--cores", default="", help=f"of {','.join(core.name for core in CORES)}; all by default")
-    parser.add_argument("--fuzz", type=int, default=300, help="random objects for each core (default 300)")
+    parser.add_argument("--quick", action="store_true", help="play some usages only, and a tenth of the random objects")
+    parser.add_argument("--fuzz", type=int, default=1000, help="random objects for each core (default 1000)")
     parser.add_argument("--seed", type=int, default=1, help="seed of the random objects (default 1)")
     parser.add_argument("--out", type=Path, default=REPOSITORY / "build" / "matrix.json", help="the results as JSON")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="cores at the same time")
     asked = parser.parse_args()
+    campaign = QUICK_CAMPAIGN if asked.quick else USAGES
+    fuzz_count = asked.fuzz // 10 if asked.quick else asked.fuzz
     chosen = choose([name for name in asked.cores.split(",") if name])
     with tempfile.TemporaryDirectory(prefix="whoneeds-matrix-") as place, ThreadPoolExecutor(asked.jobs) as pool:
-        results = list(pool.map(lambda core: _one(core, Path(place), asked.fuzz, asked.seed), chosen))
+        results = list(pool.map(lambda core: _one(core, Path(place), campaign, fuzz_count, asked.seed), chosen))
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     asked.out.write_text(json.dumps({"schema": 1, "cores": results}, indent=1) + "\n", encoding="utf-8")
     print(render(results))
+    if asked.quick:
+        left_out = ", ".join(usage for usage in USAGES if usage not in QUICK_CAMPAIGN)
+        print(f"skipped for time, played by make test-long: the usages {left_out}")
     print(f"\nresults: {asked.out}")
     return int(any(result.get("problems") for result in results) or all("skipped" in result for result in results))
 
 
-def _one(core: Core, place: Path, fuzz_count: int, seed: int) -> dict[str, Any]:
+def _one(core: Core, place: Path, campaign: tuple[str, ...], fuzz_count: int, seed: int) -> dict[str, Any]:
     try:
         installed = install(core)
     except Absent as reason:
         return {"core": core.name, "skipped": str(reason)}
     print(f"ansible-core {installed.version}: running", file=sys.stderr, flush=True)
     began, folder = time.monotonic(), place / core.name
-    results = all_runs(installed, folder, fuzz_count, seed)
+    results = all_runs(installed, folder, campaign, fuzz_count, seed)
     results |= {"stores": stores(installed, folder / "stores"), "groups": groups(installed, folder / "groups")}
     results["elapsed_s"] = round(time.monotonic() - began, 1)
     return {**results, "problems": judge(results)}

@@ -121,9 +121,9 @@ def play(
     return Outcome(scene.planting.run, tuple(usages), len(cases), executed, len(played & set(hosts)), len(hosts))
 
 
-def control(core: Installed, folder: Path) -> Outcome:
+def control(core: Installed, folder: Path, usages: tuple[str, ...]) -> Outcome:
     """Careless ways, all of which run payloads on one core or another."""
-    scene = Scene.make(folder, "control")
+    scene = Scene.make(folder, "control", usages)
     channels = ("plain_host_vars", "plain_script", "trusted_plugin", "untagged_plugin")
     scene.limited = dict.fromkeys(channels[1:], QUICK_USAGES)
     scene.add_planted("trusted_plugin", trusted=True)
@@ -131,12 +131,12 @@ def control(core: Installed, folder: Path) -> Outcome:
     scene.add_plain_host_vars("plain_host_vars")
     scene.add_script("plain_script")
     scene.add_planted("untagged_plugin", trusted=False)
-    return play(core, scene, scene.sources, dict.fromkeys(channels, USAGES))
+    return play(core, scene, scene.sources, dict.fromkeys(channels, usages))
 
 
-def ours(folder: Path) -> tuple[Scene, dict[str, list[str]]]:
+def ours(folder: Path, usages: tuple[str, ...]) -> tuple[Scene, dict[str, list[str]]]:
     """A scene with all of our ways, and the order of sources for each run."""
-    scene = Scene.make(folder, "alone")
+    scene = Scene.make(folder, "alone", usages)
     scene.name_hosts(("plugin_clean", "plugin_raw"))
     scene.add_clean_plugin("plugin_clean")
     scene.add_raw_plugin("plugin_raw")
@@ -190,10 +190,10 @@ def export(core: Installed, scene: Scene, name: str, sources: Sequence[str]) -> 
     return play(core, scene, [again], usages)
 
 
-def all_runs(core: Installed, folder: Path, fuzz_count: int = 300, seed: int = 1) -> dict[str, Any]:
-    """Every run on this core, as plain values."""
-    outcomes = [control(core, folder / "control")]
-    scene, orders = ours(folder / "ours")
+def all_runs(core: Installed, folder: Path, campaign: tuple[str, ...], fuzz_count: int, seed: int) -> dict[str, Any]:
+    """Every run on this core with the usages of this campaign, as plain values."""
+    outcomes = [control(core, folder / "control", campaign)]
+    scene, orders = ours(folder / "ours", campaign)
     plugin, all_but_local = OURS[:2], OURS[:4]
     usages: dict[str, dict[str, Sequence[str]]] = {
         "alone": dict.fromkeys(plugin, USAGES),
@@ -217,6 +217,7 @@ def all_runs(core: Installed, folder: Path, fuzz_count: int = 300, seed: int = 1
     return {
         "core": core.name,
         "version": core.version,
+        "usages": list(campaign),
         "runs": {outcome.run: outcome.as_json() for outcome in outcomes},
         "loaded": loaded,
         "fuzz": probe(core, scene, {"request": "fuzz", "count": fuzz_count, "seed": seed}),

@@ -43,6 +43,9 @@ EXPRESSION_USAGES = (
 #: For runs that repeat with other sources what another showed in every usage.
 QUICK_USAGES = ("message", "assert_braces", "composed")
 
+#: What a quick campaign plays at all; it still looks at every string of every host. The rest is for the long lane.
+QUICK_CAMPAIGN = (*QUICK_USAGES, "set_fact")
+
 #: Reading facts.d starts a process on each host, so these hosts are few.
 LOCAL_FACT_USAGES = ("debug_var", "message", "assert_braces", "set_fact")
 
@@ -96,15 +99,16 @@ class Scene:
     sources: list[str] = field(default_factory=list)
     #: What the odd hosts' variable must be, by host.
     expected: dict[str, Any] = field(default_factory=dict)
-    #: Channels with fewer usages than all.
+    #: The usages of this campaign, and channels with fewer.
+    usages: tuple[str, ...] = USAGES
     limited: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def hosts_of(self, channel: str) -> dict[str, tuple[str, bool]]:
         """The channel's hosts in this scene."""
-        return hosts_of(channel, self.limited.get(channel, USAGES))
+        return hosts_of(channel, self.limited.get(channel, self.usages))
 
     @classmethod
-    def make(cls, folder: Path, name: str) -> "Scene":
+    def make(cls, folder: Path, name: str, usages: tuple[str, ...] = USAGES) -> "Scene":
         """An empty scene with the collection, the playbook and the folder of marks in place."""
         shutil.rmtree(folder, ignore_errors=True)
         (folder / MARKS).mkdir(parents=True)
@@ -113,7 +117,7 @@ class Scene:
         linked.symlink_to(REPOSITORY)
         for fixture in ("usages.yml", "again.yml", "page.j2"):
             shutil.copy(FIXTURES / fixture, folder / fixture)
-        return cls(folder, Planting(name))
+        return cls(folder, Planting(name), usages=usages)
 
     def write(self, name: str, content: Any) -> Path:
         """Write a file of the scene; what is no text is written as JSON, which is YAML as well."""
@@ -220,7 +224,7 @@ class Scene:
 
     def add_local_facts(self, channel: str) -> None:
         """Local facts of which nothing was made inert, on hosts that gather them."""
-        self.limited[channel] = LOCAL_FACT_USAGES
+        self.limited[channel] = tuple(usage for usage in LOCAL_FACT_USAGES if usage in self.usages)
         raw = {
             host: host_facts(self.planting, host, channel, usage, braces=usage != "assert_braces")
             for host, (usage, _) in self.hosts_of(channel).items()
@@ -229,7 +233,7 @@ class Scene:
             text = local.render(document(_shown(raw)), host)
             self.write(f"facts.d/{host}/whoneeds.fact", text).chmod(0o644)
         groups: dict[str, Any] = {
-            f"use_{usage}": {"hosts": {host_name(channel, usage): None}} for usage in LOCAL_FACT_USAGES
+            f"use_{usage}": {"hosts": {host_name(channel, usage): None}} for usage in self.limited[channel]
         }
         variables = {
             **PLAY_VARIABLES,

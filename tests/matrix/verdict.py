@@ -4,10 +4,10 @@
 from typing import Any
 
 from tests.matrix.payloads import EXPRESSIONS
-from tests.matrix.scenes import EXPRESSION_USAGES, USAGES
+from tests.matrix.scenes import EXPRESSION_USAGES
 
-#: On these the careless way is evaluated whatever the text is; composing is the plugins' own usage.
-_CONTROL_USAGES = tuple(usage for usage in USAGES if usage != "composed")
+#: On these a text without braces is evaluated as an expression by every core.
+_BARE_USAGES = ("when_braces", "assert_braces", "debug_name")
 
 
 def _run_cases(results: dict[str, Any], run: str) -> set[tuple[str, str, str]]:
@@ -17,26 +17,23 @@ def _run_cases(results: dict[str, Any], run: str) -> set[tuple[str, str, str]]:
 def control_executes(results: dict[str, Any]) -> list[str]:
     """The careless ways run payloads in every usage, so a payload that ran on one of our ways would be seen."""
     ran = _run_cases(results, "control")
-    wrong = [f"plain host_vars ran nothing as {usage}" for usage in _CONTROL_USAGES if not any(
-        channel == "plain_host_vars" and used == usage for channel, used, _ in ran)]  # fmt: skip
+    usages = [usage for usage in results["usages"] if usage != "composed"]  # that is the plugins' own
+    by_hand = {usage for channel, usage, _ in ran if channel == "plain_host_vars"}
+    wrong = [f"plain host_vars ran nothing as {usage}" for usage in usages if usage not in by_hand]
     wrong += [f"{channel} ran nothing" for channel in ("plain_script", "trusted_plugin") if not any(
         found == channel for found, _, _ in ran)]  # fmt: skip
     if not any(channel == "trusted_plugin" and usage == "composed" for channel, usage, _ in ran):
         wrong.append("nothing ran that a careless plugin composed")
     bare = {usage for channel, usage, kind in ran if channel == "plain_host_vars" and kind in EXPRESSIONS}
-    wrong += [
-        f"no bare expression ran as {usage}"
-        for usage in ("when_braces", "assert_braces", "debug_name")
-        if usage not in bare
-    ]
+    wrong += [f"no bare expression ran as {usage}" for usage in _BARE_USAGES if usage in usages and usage not in bare]
     assert bare <= set(EXPRESSION_USAGES)
     return wrong
 
 
 def ours_is_inert(results: dict[str, Any]) -> list[str]:
-    """None of our ways runs a payload, alone or with others in either order, or after a JSON export."""
+    """None of our ways runs a payload: alone, with others in either order, through `constructed`, exported as JSON."""
     wrong = []
-    for run in ("alone", "cached", "later", "first", "export_json"):
+    for run in ("alone", "cached", "later", "first", "constructed", "export_json"):
         wrong += [f"{run}: {case} ran" for case in sorted(_run_cases(results, run))]
     return wrong
 

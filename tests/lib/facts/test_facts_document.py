@@ -155,6 +155,13 @@ def test_a_bound_udp_socket_is_a_service_only_where_something_says_so() -> None:
     assert [entry["port"] for entry in facts["provides"]] == [53, 5001]
 
 
+def test_a_socket_that_was_seen_both_ways_is_a_service() -> None:
+    """A socket that was seen bound and later listening counts as listening, whichever row comes first."""
+    seen = [listener(local_port=5000, state="bound"), listener(local_port=5000)]
+    for rows in (seen, seen[::-1]):
+        assert [entry["port"] for entry in build(listeners=rows)["hosts"]["web1"]["provides"]] == [5000]
+
+
 def test_loopback_only_holds_for_all_addresses() -> None:
     """A service is loopback-only if each of its addresses is, and an address that is none counts as reachable."""
     sockets = [

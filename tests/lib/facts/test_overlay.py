@@ -128,7 +128,7 @@ def test_the_local_fact_is_one_hosts_share(tmp_path: Path) -> None:
         local.render(document, "other")
 
 
-@pytest.mark.parametrize("content", [b"", b"#!/bin/sh\n", b'{"a": 1}', b"\xff\xfe"])
+@pytest.mark.parametrize("content", [b"", b"#!/bin/sh\n", b'{"a": 1}', b"\xff\xfe", b'# "kind": "whoneeds-local-fact"'])
 def test_a_local_fact_that_is_not_ours_stays(tmp_path: Path, content: bytes) -> None:
     """Another program's fact, or bytes that are no text, are not overwritten."""
     (tmp_path / "web1.fact").write_bytes(content)

@@ -145,7 +145,7 @@ def test_equal_facts_do_not_depend_on_the_environment(tmp_path: Path, monkeypatc
     """A run with another umask and locale writes the same bytes and modes."""
     publish(busy_document(), **places(tmp_path / "a"))
     monkeypatch.setenv("LC_ALL", "C")
-    before = os.umask(0)
+    before = os.umask(0o077)
     try:
         publish(busy_document(), **places(tmp_path / "b"))
     finally:
