@@ -6,6 +6,7 @@ processes and nothing else; otherwise among all that runs here.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -16,10 +17,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.bench.contestants import PEERS, SEGMENT_SAMPLES, Ours, measure
+from tests.bench.contestants import PEERS, SEGMENT_SAMPLES, Contestant, Ours
 from tests.bench.population import PROCESSES, Population
 
 SIZES = (200, 2_000, 20_000)
+GROWTH = (1_250, 5_000, 20_000)
 _WARM_SAMPLES = 3
 #: What is to be reached at the largest size: how many times the CPU time of ours.
 TARGETS = {("quiet", "ss -tunap"): 6.0, ("quiet", "psutil.net_connections"): 8.0, ("churn", "ss -tunap"): 5.0}
@@ -44,26 +46,37 @@ def isolate() -> None:
 def run_size(sockets: int, rounds: int) -> dict[str, Any]:
     """All contestants at one size, in turn, quiet first and then with churn."""
     found: dict[str, Any] = {"sockets": sockets, "processes": PROCESSES, "equal": 0, "compared": 0}
-    with Population(sockets) as population:
-        ours = Ours()
+    with contextlib.ExitStack() as stack:
+        population = stack.enter_context(Population(sockets))
+        ours = stack.enter_context(Contestant(Ours))
+        peers = {name: stack.enter_context(Contestant(make)) for name, make in PEERS.items() if make is not None}
         for _sample in range(_WARM_SAMPLES):
-            ours.sample()
-        found["listed"] = len(ours.observation.records(ours.observation.opened)) and ours.observation.rows
+            ours.ask("sample")
+        found["rows"] = ours.ask("rows")[1]
         for mood in ("quiet", "churn"):
             taken: dict[str, list[float]] = {"whoneeds": []}
             for _round in range(rounds):
-                for name, call in PEERS.items():
+                for name, peer in peers.items():
                     if mood == "churn":
                         population.churn()
-                        ours.sample()  # so that what is measured next is one churn old for everybody
-                        population.churn()
-                    taken["whoneeds"].append(measure(ours.sample))
+                    taken["whoneeds"].append(ours.ask("sample")[0])
                     found["compared"] += 1
-                    found["equal"] += ours.is_true()
-                    if call is not None:
-                        taken.setdefault(name, []).append(measure(call))
+                    found["equal"] += ours.ask("is_true")[1]
+                    taken.setdefault(name, []).append(peer.ask("sample")[0])
             found[mood] = {name: statistics.median(values) for name, values in taken.items()}
-        found["new_segment"] = statistics.median(measure(ours.begin_segment) for _round in range(rounds))
+        found["new_segment"] = statistics.median(ours.ask("begin_segment")[0] for _round in range(rounds))
+    return found
+
+
+def run_growth(rounds: int) -> list[dict[str, Any]]:
+    """Ours alone, quiet, at numbers of sockets that grow by the same factor."""
+    found = []
+    for sockets in GROWTH:
+        with Population(sockets), Contestant(Ours) as ours:
+            for _sample in range(_WARM_SAMPLES):
+                ours.ask("sample")
+            quiet = statistics.median(ours.ask("sample")[0] for _sample in range(4 * rounds))
+            found.append({"sockets": sockets, "quiet": quiet})
     return found
 
 
@@ -87,12 +100,12 @@ def render(document: dict[str, Any]) -> list[str]:
             cells = [_cell(size[mood][name], size[mood]["whoneeds"]) for name in names]
             lines.append(f"| {size['sockets']} sockets, {mood} | {' | '.join(cells)} |")
     lines.append("")
-    growth = [size["quiet"]["whoneeds"] / document["sizes"][0]["quiet"]["whoneeds"] for size in document["sizes"]]
+    first = document["growth"][0]
     times = ", ".join(
-        f"{size['sockets'] // SIZES[0]}x sockets {rate:.1f}x"
-        for size, rate in zip(document["sizes"], growth, strict=True)
+        f"{each['sockets'] // first['sockets']}x sockets {each['quiet'] / first['quiet']:.1f}x time"
+        for each in document["growth"]
     )
-    lines.append(f"Growth of whoneeds' time, quiet: {times}.")
+    lines.append(f"Growth from {first['sockets']} sockets on, quiet: {times}.")
     starts = ", ".join(f"{size['sockets']}: {1000 * size['new_segment']:.1f} ms" for size in document["sizes"])
     lines.append(f"Once in {SEGMENT_SAMPLES} samples a segment is summed up and the next one begun: {starts}.")
     compared, equal = (sum(size[word] for size in document["sizes"]) for word in ("compared", "equal"))
@@ -125,13 +138,15 @@ def main() -> int:
         "machine": {"kernel": platform.release(), "python": platform.python_version(), "cpus": os.cpu_count()},
         "isolated": bool(os.environ.get(_ISOLATED)),
         "rounds": given.rounds,
-        "load": os.getloadavg(),
+        "load": [round(load, 1) for load in os.getloadavg()],
         "sizes": sizes,
+        "growth": run_growth(given.rounds),
         "targets": judge(sizes),
     }
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     print("\n".join(render(document)))
+    print(f"bench: {given.rounds} rounds, load {document['load'][0]} on {document['machine']['cpus']} processors")
     print(f"bench: written to {given.out}")
     return 0 if all(size["equal"] == size["compared"] for size in sizes) else 1
 

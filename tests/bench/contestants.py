@@ -1,11 +1,18 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Ways to learn of all sockets and their owners, each with the CPU time of one go."""
+"""Ways to learn of all sockets and their owners, each with the CPU time of one go.
+
+Each works in a process of its own, so that none finds the memory of another's in its way.
+"""
 
 import gc
+import multiprocessing
 import resource
 import shutil
 import subprocess
 from collections.abc import Callable
+from multiprocessing.connection import Connection
+from types import TracebackType
+from typing import Any, Self
 
 import psutil
 
@@ -24,11 +31,48 @@ def cpu_s() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
-def measure(call: Callable[[], object]) -> float:
-    """CPU seconds of one call."""
-    begin_s = cpu_s()
-    call()
-    return cpu_s() - begin_s
+class Contestant:
+    """A way of looking in a process of its own, to the end of a ``with`` block.
+
+    Parameters
+    ----------
+    make : callable
+        Makes, in that process, what `ask` names methods of.
+    """
+
+    def __init__(self, make: Callable[[], object]) -> None:
+        context = multiprocessing.get_context("fork")
+        self._control, theirs = context.Pipe()
+        self._process = context.Process(target=self._work, args=(make, theirs), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def _work(self, make: Callable[[], object], control: Connection) -> None:
+        self._control.close()
+        made = make()
+        while True:
+            try:
+                method = getattr(made, control.recv())
+            except EOFError:
+                return
+            begin_s = cpu_s()
+            answer = method()
+            control.send((cpu_s() - begin_s, answer))
+
+    def ask(self, method: str) -> tuple[float, Any]:
+        """Call a method there; CPU seconds of it, and its answer."""
+        self._control.send(method)
+        answer: tuple[float, Any] = self._control.recv()
+        return answer
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._control.close()
+        self._process.join(20)
 
 
 class Ours:
@@ -38,22 +82,21 @@ class Ours:
         gc.disable()  # as the tracer does
         self.boot_id = clocks.read_boot_id()
         self.sampler = Sampler()
-        self.segment_s: list[float] = []
-        self._open()
-
-    def _open(self) -> None:
-        told = self.observation.told() if hasattr(self, "observation") else None
-        self.observation = Observation("bench", self.boot_id, clocks.now(), told)
+        self.observation = Observation("bench", self.boot_id, clocks.now())
 
     def sample(self) -> None:
         """Take a sample."""
         self.sampler.sample(self.observation, clocks.now())
 
     def begin_segment(self) -> None:
-        """Close the segment as a file's content, and open the next one with its first sample."""
+        """Sum the segment up, as for writing it, and open the next one with its first sample."""
         self.observation.records(clocks.now())
-        self._open()
+        self.observation = Observation("bench", self.boot_id, clocks.now(), self.observation.told())
         self.sample()
+
+    def rows(self) -> int:
+        """Rows that the segment would have."""
+        return self.observation.rows
 
     def is_true(self) -> bool:
         """Whether every listed socket has the owners that a walk of every process finds; nothing may move now."""
@@ -67,29 +110,50 @@ class Ours:
         return all(ours.get(inode) == truth.get(inode) for inode in wanted)
 
 
-def walk_all() -> None:
+class FullWalk:
     """The plain way: the kernel's list, and every descriptor of every process."""
-    channel = sock_diag.open_channel()
-    try:
-        for protocol in (sock_diag.TCP, sock_diag.UDP):
-            [sock_diag.read_row(raw) for raw in sock_diag.list_sockets(channel, protocol)[0]]
-    finally:
-        channel.close()
-    walk_everything()
+
+    def sample(self) -> None:
+        """Take a sample."""
+        channel = sock_diag.open_channel()
+        try:
+            for protocol in (sock_diag.TCP, sock_diag.UDP):
+                for raw in sock_diag.list_sockets(channel, protocol)[0]:
+                    sock_diag.read_row(raw)
+        finally:
+            channel.close()
+        walk_everything()
+
+
+class Psutil:
+    """psutil, as everybody calls it."""
+
+    def sample(self) -> None:
+        """Take a sample."""
+        psutil.net_connections(kind="inet")
+
+
+class Command:
+    """A program that prints what it sees."""
+
+    def __init__(self, *words: str) -> None:
+        self._words = words
+
+    def sample(self) -> None:
+        """Run it once."""
+        # lsof ends with 1 where it found less than it was asked for
+        subprocess.run(self._words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
 
 
 def _command(*words: str) -> Callable[[], object] | None:
     path = shutil.which(words[0])
-    if path is None:
-        return None
-    # lsof ends with 1 where it found less than it was asked for
-    return lambda: subprocess.run([path, *words[1:]], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+    return None if path is None else lambda: Command(path, *words[1:])
 
 
 #: By name; None where the program is not installed.
 PEERS: dict[str, Callable[[], object] | None] = {
     "ss -tunap": _command("ss", "-tunap"),
-    "psutil.net_connections": lambda: psutil.net_connections(kind="inet"),
+    "psutil.net_connections": Psutil,
     "lsof -nP -i": _command("lsof", "-nP", "-i"),
-    "full walk": walk_all,
+    "full walk": FullWalk,
 }
