@@ -16,6 +16,7 @@ import re
 import shutil
 import sys
 import time
+import traceback
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -27,7 +28,7 @@ from .fleet import FLEET
 from .inventory import INVENTORY
 from .judgement import conversations_of, dependents_of, needs_of, peers_of
 from .operator import Operator
-from .rundir import REPOSITORY
+from .rundir import REPOSITORY, TRUTH, read_state
 from .truth import PERIOD_S, truth_document
 
 DATA = REPOSITORY / ".whoneeds" / "lab"
@@ -79,7 +80,7 @@ class Exercise:
         self.steps: list[Step] = []
         self.figures: dict[str, Any] = {}
         self.truth = truth_document(FLEET, load_s, period_s)
-        (out / "truth.json").write_text(json.dumps(self.truth, indent=1))
+        (out / TRUTH).write_text(json.dumps(self.truth, indent=1))
         self.operator = Operator(INVENTORY.parent, DATA, out)
         self.began_s = self.since_s = time.monotonic()
         self.watch = Watch()
@@ -305,13 +306,32 @@ def main(arguments: Iterable[str] | None = None) -> int:
                         help="hosts for check runs, second runs and refusals (default all)")  # fmt: skip
     parser.add_argument("--out", type=Path, default=REPOSITORY / "build" / "lab", help="folder for results and logs")
     chosen = parser.parse_args(None if arguments is None else list(arguments))
+    if read_state() is None:
+        print("exercise: no lab is up; use `make lab`, or start one with `python -m tests.lab up`", file=sys.stderr)
+        return 1
+    if chosen.out.is_dir() and any(chosen.out.iterdir()) and not (chosen.out / TRUTH).exists():
+        print(f"exercise: expected a new folder or one of an earlier walk, found other files in {chosen.out}; "
+              "name another one with --out", file=sys.stderr)  # fmt: skip
+        return 2
     for old in (chosen.out, DATA):
         shutil.rmtree(old, ignore_errors=True)
     chosen.out.mkdir(parents=True)
     exercise = Exercise(chosen.out, chosen.load, chosen.period, chosen.repeat_on)
-    for act in (exercise.refuse, exercise.install, exercise.load, exercise.gather, exercise.judge, exercise.inventory,
-                exercise.bad_input, exercise.remove):  # fmt: skip
-        act()
+    for act in (
+        exercise.refuse,
+        exercise.install,
+        exercise.load,
+        exercise.gather,
+        exercise.judge,
+        exercise.inventory,
+        exercise.bad_input,
+        exercise.remove,
+    ):
+        try:
+            act()
+        except Exception:
+            # The others are still worth seeing, and what was found must be written.
+            exercise.step(f"{act.__name__} comes to its end", False, trace=traceback.format_exc().splitlines())
     return exercise.finish()
 
 

@@ -240,6 +240,16 @@ def test_the_load_is_light(lab: dict[str, Any]):
     assert (used_s() - began_used_s) / (time.monotonic() - began_s) < 0.4
 
 
+def test_the_exercise_empties_no_folder_that_is_not_its_own(lab: dict[str, Any], tmp_path: Path):
+    """A folder with other files in it is refused as output and keeps them."""
+    (tmp_path / "letter.txt").write_text("mine")
+    words = [sys.executable, "-m", "tests.lab.exercise", "--out", str(tmp_path)]
+    done = subprocess.run(words, cwd=rundir.REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "name another one with --out" in done.stderr
+    assert (tmp_path / "letter.txt").read_text() == "mine"
+
+
 def test_down_leaves_nothing(lab: dict[str, Any]):
     """After `down` the machine is as before the lab, also when an ssh into it was still open."""
     web1 = FLEET.host("web1")
@@ -291,6 +301,18 @@ def test_a_killed_keeper_takes_the_hosts_with_it_and_down_sweeps_up(before: dict
         time.sleep(0.1)
     assert run_lab("down").returncode == 0
     assert_as_before(before)
+
+
+def test_the_exercise_without_a_lab_says_so_and_keeps_what_was_found(before: dict[str, Any], tmp_path: Path):
+    """Started when no lab is up it ends with 1, tells how to start one, and leaves earlier results alone."""
+    (tmp_path / "result.json").write_text("{}")
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.lab.exercise", "--out", str(tmp_path)],
+        cwd=rundir.REPOSITORY, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "make lab" in done.stderr
+    assert (tmp_path / "result.json").read_text() == "{}"
 
 
 def test_run_brings_it_up_runs_the_command_and_takes_it_down(before: dict[str, Any]):
