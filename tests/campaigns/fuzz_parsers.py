@@ -24,7 +24,7 @@ from whoneeds.tracer.cgroups import parse_cgroup
 from whoneeds.tracer.observation import Instant, Observation
 from whoneeds.tracer.owners import Holder
 from whoneeds.tracer.processes import Attributes
-from whoneeds.tracer.sightings import Batch
+from whoneeds.tracer.socket_rows import Batch
 
 _BOOT = "0b0e7bb0-5a7d-4e5c-8f0a-3c1d2e4f5a6b"
 _MESSAGES = 12

@@ -35,7 +35,7 @@ def make_segment(host: str, number: int, sockets: int, rng: random.Random) -> tu
         SocketRecord(
             socket_id(host, boot_id, "4026531840", number * 1000 + at + 1), host, "4026531840", "tcp", "192.0.2.1",
             rng.randrange(1024, 65536), "192.0.2.9", 443, "established", 1000 + at, 33, owner, 1,
-            rng.randrange(1 << 40), rng.randrange(1 << 40), opened_ns, opened_ns + MINUTE_NS, 12, "table",
+            rng.randrange(1 << 40), rng.randrange(1 << 40), opened_ns, opened_ns + MINUTE_NS, 12, "table", None, None,
         )
         for at in range(sockets)
     ]  # fmt: skip

@@ -79,6 +79,8 @@ class Host:
         samples: int | None = None,
         source: str = "table",
         owners: int | None = None,
+        initiated: bool | None = None,
+        end: str | None = None,
     ) -> str:
         """Tell of a socket in the current segment, one row for each holder; its identity."""
         if cookie is None:
@@ -96,6 +98,7 @@ class Host:
                     identity, self.name, space, protocol, local[0], local[1], remote[0] if remote else None,
                     remote[1] if remote else None, state or ("established" if remote else waits), 4711, 0, holder,
                     known if owners is None else owners, sent, received, at(span[0]), at(span[1]), count, source,
+                    initiated, end,
                 )
             )  # fmt: skip
         return identity

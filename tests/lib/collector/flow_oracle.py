@@ -54,7 +54,17 @@ class Life:
 
     @property
     def answered(self) -> bool:
-        return any(row.state in ALIVE or (row.received_bytes or 0) > 0 for _, row in self.rows)
+        return any(
+            row.state in ALIVE or (row.received_bytes or 0) > 0 or row.end in ("fin", "rst") for _, row in self.rows
+        )
+
+    @property
+    def end(self) -> str | None:
+        return max((row.end for _, row in self.rows if row.end is not None), default=None)
+
+    @property
+    def initiated(self) -> bool | None:
+        return max((row.initiated for _, row in self.rows if row.initiated is not None), default=None)
 
     @property
     def seen_open(self) -> bool:
@@ -240,7 +250,11 @@ def _make_flow(
         spaces = {b.netns} if b else {a.netns} if a.loopback else _spaces(far_host, lives, claims)
         b_listens = bool(_listeners(far_host, spaces, far_end, b.socket_id if b else None, b or a, lives, offset))
 
-    if b is None and not a_listens:
+    told = [a.initiated] if a.initiated is not None else []
+    told += [not b.initiated] if b is not None and b.initiated is not None else []
+    if len(set(told)) == 1:
+        a_begins, direction = told[0], "event"
+    elif b is None and not a_listens:
         a_begins, direction = True, "listener"
     elif a_listens != b_listens:
         a_begins, direction = b_listens, "listener"
@@ -254,7 +268,7 @@ def _make_flow(
     near, far = (a.local, a.host, a), (far_end, far_host, b)
     (orig_end, orig_host, orig), (resp_end, resp_host, resp) = (near, far) if a_begins else (far, near)
     seen = [one for one in (a, b) if one is not None]
-    best = max(seen, key=lambda one: (one.seen_open, one.samples, one.last - one.first, one.period))
+    best = max(seen, key=lambda one: (one.end is not None, one.seen_open, one.samples, one.last - one.first))
     witness = orig or resp
     assert witness is not None
     first, last = min(one.first for one in seen), max(one.last for one in seen)
@@ -272,9 +286,13 @@ def _make_flow(
         "location": witness.location,
         "candidates": ambiguous,
     }  # fmt: skip
-    if values["end"] is None and any(row.state == "time_wait" for one in seen for _, row in one.rows):
+    ends = {one.end for one in seen}
+    if "rst" in ends or "rejected" in ends:
+        values["end"] = "rst" if "rst" in ends else "rejected"
+    elif values["end"] is None and ("fin" in ends or any(r.state == "time_wait" for one in seen for _, r in one.rows)):
         values["end"] = "fin"
-    return Flow(a.protocol, first, last, best.period, direction, values, orig, resp)
+    period = 0.0 if best.end is not None else best.period
+    return Flow(a.protocol, first, last, period, direction, values, orig, resp)
 
 
 def expected_attribution(flow: Flow, side: str, hosts: list[Host], offset_ns: int = 2 * SECOND) -> dict[str, Any]:

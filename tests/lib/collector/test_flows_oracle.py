@@ -67,7 +67,9 @@ def _add_sockets(draw: st.DrawFn, host: Host, begin: int, running: list[str], ta
         counted = st.one_of(st.none(), st.integers(0, 9))
         host.socket(
             local, remote, span, by, protocol=protocol, cookie=cookie, netns=netns, state=state, owners=owners,
-            sent=draw(counted), received=draw(counted), source=draw(st.sampled_from(("table", "tuple_only"))),
+            sent=draw(counted), received=draw(counted), source=draw(st.sampled_from(("table", "tuple_only", "event"))),
+            initiated=draw(st.sampled_from((None, None, True, False))),
+            end=draw(st.sampled_from((None, None, "fin", "rst", "rejected", "unanswered"))),
         )  # fmt: skip
 
 

@@ -45,8 +45,8 @@ def test_a_folded_row_says_for_how_many_it_stands() -> None:
     """Two ports of one peer are told as two ports at several addresses."""
     row = {
         "kind": "transient", "app": "peerd", "host": "web1", "protocol": "tcp", "port": 40000, "resp_app": "peerd",
-        "resp_host": "web2", "resp_addr": "10.0.0.1", "flows": 1, "orig_bytes": None, "resp_bytes": 5, "support": 1, "pid": None, "address": None,
-        "usage_share": 0.1, "users": 1, "first_ns": 5, "last_ns": 9,
+        "resp_host": "web2", "resp_addr": "10.0.0.1", "flows": 1, "orig_bytes": None, "resp_bytes": 5, "support": 1,
+        "pid": None, "address": None, "usage_share": 0.1, "users": 1, "first_ns": 5, "last_ns": 9,
     }  # fmt: skip
     (folded,), hidden = fold_transient([row, {**row, "port": 40001, "resp_addr": "10.0.0.2", "first_ns": 3}])
     told = {column.title: column.tell(folded) for column in dependency_columns("host") if column.title != "BECAUSE"}

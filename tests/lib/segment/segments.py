@@ -62,6 +62,8 @@ def tables(sockets: int = 2) -> dict[type[Any], list[Any]]:
             last_ns=9,
             samples=3,
             source="table",
+            initiated=None,
+            end=None,
         )
         for number in range(sockets)
     ]

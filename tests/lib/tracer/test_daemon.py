@@ -326,7 +326,16 @@ def test_the_budget_holds_while_it_runs(trace, folder):
     """With a small budget old segments go and are counted in the next header; the rest stays readable."""
     config = Path(folder) / "c.json"
     config.write_text(
-        json.dumps({"schema": 1, "period_s": 0.1, "rotate_s": 1, "rotate_bytes": 1024, "budget_bytes": 65536})
+        json.dumps(
+            {
+                "schema": 1,
+                "period_s": 0.1,
+                "rotate_s": 1,
+                "rotate_bytes": 1024,
+                "budget_bytes": 65536,
+                "sources": ["table"],
+            }
+        )
     )
     with socket.create_server(("127.0.0.1", 0), backlog=500) as server:
         clients = [socket.create_connection(server.getsockname()) for _ in range(120)]
@@ -395,7 +404,7 @@ def test_systemd_is_told(trace, folder):
         manager.bind(address)
         manager.settimeout(10)
         environment = {**os.environ, "NOTIFY_SOCKET": address, "WATCHDOG_USEC": "600000"}
-        command = [*trace, "run", "--for", "1.5", "--period", "60", "--dir", folder]
+        command = [*trace, "run", "--for", "1.5", "--period", "60", "--sources", "table", "--dir", folder]
         with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as process:
             words = [manager.recv(100).decode()]
             while words[-1] != "STOPPING=1":
@@ -411,7 +420,7 @@ def test_a_step_of_the_wall_clock_begins_a_new_segment(tmp_path, monkeypatch):
     shift = 0
     monkeypatch.setattr(clocks, "now", lambda: Instant(real().wall_ns + shift, real().boot_ns))
     spool = open_spool(str(tmp_path), 1 << 30)
-    tracer = daemon.Tracer(make_settings({}, {"dir": str(tmp_path)}), spool)
+    tracer = daemon.Tracer(make_settings({}, {"dir": str(tmp_path), "sources": "table"}), spool)
     tracer.take_sample()
     shift = -3600 * 10**9
     tracer.take_sample()
@@ -449,3 +458,64 @@ def test_without_any_source_it_says_what_to_install(trace, folder):
     )
     assert answer.returncode == 1
     assert "install psutil" in answer.stderr
+
+
+@pytest.mark.root
+def test_short_connections_are_seen_between_samples(trace, folder):
+    """A connection of milliseconds between two samples is in the segment, with its process, by the kernel's events."""
+    if os.geteuid() != 0:
+        pytest.skip("kernel events need root")
+    with subprocess.Popen([*trace, "run", "--for", "4", "--period", "3600", "--dir", folder]) as tracer:
+        wait_for(lambda: status(trace, folder).get("samples"))
+        if "events" not in status(trace, folder)["sources"]:
+            tracer.wait()
+            pytest.skip("no kernel events here")
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+            call = f"import socket; socket.create_connection(('127.0.0.1', {port})).close()"
+            caller = subprocess.Popen([sys.executable, "-c", call])
+            server.accept()[0].close()
+            caller.wait()
+    names = {row.process_id: row.pid for row in rows(folder, ProcessRecord)}
+    found = [row for row in rows(folder, SocketRecord) if row.remote_port == port]
+    assert [(names[row.process_id], row.source, row.end) for row in found] == [(caller.pid, "event", "fin")]
+    assert read_all(folder)[0].header.sources == ("event", "table")
+    assert status(trace, folder)["events"]["lost"] == 0
+
+
+@pytest.mark.root
+def test_events_that_fail_leave_samples(tmp_path, monkeypatch):
+    """If the kernel's events stop working, the segment says so and sampling goes on."""
+    settings = make_settings({}, {"dir": str(tmp_path / "t")})
+    spool = open_spool(settings.dir, settings.budget_bytes)
+    tracer = daemon.Tracer(settings, spool)
+    if tracer.events is None:
+        spool.close()
+        pytest.skip("no kernel events here")
+    tracer.take_sample()
+
+    def fail(*_arguments):
+        raise OSError(5, "ring is broken")
+
+    monkeypatch.setattr(tracer.events, "read", fail)
+    tracer.take_sample()
+    assert tracer.events is None
+    tracer.close(clocks.now())
+    spool.close()
+    (segment,) = read_all(settings.dir)
+    assert segment.header.samples == 2
+    (gap,) = [gap for gap in segment.tables[Gap] if gap.source == "events"]
+    assert gap.reason == "failed"
+    assert "ring is broken" in gap.detail
+
+
+@pytest.mark.root
+def test_in_a_container_samples_alone_are_taken_and_the_segment_says_so(trace, folder):
+    """Where events cannot be used, each segment carries a gap that says what is missed."""
+    inside = ["unshare", "--pid", "--fork", "--mount-proc"]
+    if subprocess.run([*inside, "true"], check=False).returncode:
+        pytest.skip("no right to make pid namespaces")
+    subprocess.run([*inside, *trace, "run", "--for", "1", "--period", "0.5", "--dir", folder], check=True)
+    (gap,) = [gap for gap in rows(folder, Gap) if gap.source == "events"]
+    assert (gap.reason, "samples alone" in gap.detail) == ("unsupported", True)
+    assert read_all(folder)[0].header.samples >= 2

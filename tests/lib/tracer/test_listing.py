@@ -14,7 +14,7 @@ from whoneeds.tracer.listing import _width, make_document, make_lines, make_note
 PROCESS = ProcessRecord("h/b/1/2", "h", 1, 2, 0, "nginx", "/usr/sbin/nginx", 0, "root", "nginx.service", None, 1, 2)
 SOCKET = SocketRecord(
     "h/b/1/c", "h", "1", "tcp", "2001:db8::1", 443, "2001:db8::2", 50000, "established", 5, 0, "h/b/1/2", 1, 0, 0, 1, 2,
-    1, "table",
+    1, "table", None, None,
 )  # fmt: skip
 TABLES = {ProcessRecord: [PROCESS], SocketRecord: [SOCKET], Gap: [Gap("h", "s", "late", "x\x1b[2J", 1, 2, 3)]}
 

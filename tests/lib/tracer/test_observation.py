@@ -9,7 +9,7 @@ from whoneeds.model.schema import check_value, columns
 from whoneeds.tracer.observation import Instant, Observation
 from whoneeds.tracer.owners import Holder
 from whoneeds.tracer.processes import Attributes
-from whoneeds.tracer.sightings import Batch, Ends
+from whoneeds.tracer.socket_rows import Batch, Ends
 
 BOOT = "0b0e7bb0-5a7d-4e5c-8f0a-3c1d2e4f5a6b"
 SECOND = 1_000_000_000

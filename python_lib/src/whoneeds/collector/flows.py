@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """From sockets to flows: one row for each conversation, whoever saw it, and which end began it.
 
-A socket table does not say who called whom. It follows from who was waiting (``direction``):
+Events tell who called whom (``direction`` is ``event``). A socket table does not; there it follows from who was
+waiting:
 
 * ``listener``: the port at one end is listened on and the one at the other is not; or one end was seen only, and
   nobody on its host listens on its port, so it cannot have been called;
@@ -163,15 +164,20 @@ def _name_roles(joined: ibis.Table) -> ibis.Table:
     x_called = joined.x_listens & ~joined.y_listens
     x_calls = ibis.ifelse(alone, ~joined.x_listens, joined.y_listens & ~joined.x_listens)
     x_low, y_low = joined.x_local_port < WELL_KNOWN, joined.x_remote_port < WELL_KNOWN
+    # both ends cannot be right if they say the same of themselves
+    x_told, y_told = joined.x_initiated, ~joined.y_initiated
+    told = ibis.ifelse((x_told == y_told).fill_null(True), ibis.coalesce(x_told, y_told), ibis.null("boolean"))
     upper = (joined.x_local_port > joined.x_remote_port) | (
         (joined.x_local_port == joined.x_remote_port) & (joined.x_local_addr > joined.x_remote_addr)
     )
     by_port = x_low != y_low
     table = joined.mutate(
-        x_is_orig=ibis.cases((x_calls, True), (x_called, False), (by_port, y_low), else_=upper),
-        direction=ibis.cases((x_calls | x_called, "listener"), (by_port, "port"), else_="unknown"),
+        x_is_orig=ibis.cases((told.notnull(), told), (x_calls, True), (x_called, False), (by_port, y_low), else_=upper),
+        direction=ibis.cases(
+            (told.notnull(), "event"), (x_calls | x_called, "listener"), (by_port, "port"), else_="unknown"
+        ),
         answered=joined.x_answered | joined.y_answered.fill_null(False),
-        finished=joined.x_finished | joined.y_finished.fill_null(False),
+        finished=joined.x_finished | joined.y_finished.fill_null(False) | _either(joined.x_end, joined.y_end, "fin"),
     )
     orig = table.x_is_orig
 
@@ -192,8 +198,10 @@ def _name_roles(joined: ibis.Table) -> ibis.Table:
     x_spent, y_spent = table.x_last_ns - table.x_first_ns, table.y_last_ns - table.y_first_ns
     # compared with an end that was not seen, nothing is less
     y_more = (table.y_samples > table.x_samples) | ((table.y_samples == table.x_samples) & (y_spent > x_spent))
-    # an end that only its tuple is left of was not seen while it spoke
-    y_better = ibis.ifelse(table.x_open == table.y_open, y_more, table.y_open).fill_null(False)
+    # an end that only its tuple is left of was not seen while it spoke; one that events told of was seen whole
+    y_seen = ibis.ifelse(table.x_open == table.y_open, y_more, table.y_open)
+    x_whole, y_whole = table.x_end.notnull(), table.y_end.notnull()
+    y_better = (ibis.ifelse(x_whole == y_whole, y_seen, y_whole) & table.y_life.notnull()).fill_null(False)
     ids = ibis.ifelse(
         table.y_life.isnull(), table.x_life, table.y_socket_id.fill_null("") + ibis.literal("+") + table.x_life
     )
@@ -213,10 +221,13 @@ def _name_roles(joined: ibis.Table) -> ibis.Table:
         "last_ns": _larger(table.x_last_ns, table.y_last_ns),
         "duration_s": ibis.ifelse(y_better, y_spent, x_spent).cast("float64") / 1e9,
         "samples": ibis.ifelse(y_better, table.y_samples, table.x_samples),
-        "period_s": ibis.ifelse(y_better, table.y_period_s, table.x_period_s),
+        "period_s": ibis.cases(
+            (ibis.ifelse(y_better, y_whole, x_whole), 0.0), (y_better, table.y_period_s), else_=table.x_period_s
+        ),
         "orig_bytes": orig_bytes,
         "resp_bytes": resp_bytes,
         "end": ibis.cases(
+            *((_either(table.x_end, table.y_end, word), ibis.literal(word)) for word in ("rst", "rejected")),
             (~table.answered, ibis.literal("unanswered")),
             (table.finished, ibis.literal("fin")),
             else_=ibis.null("string"),
@@ -225,6 +236,10 @@ def _name_roles(joined: ibis.Table) -> ibis.Table:
         "location": ibis.ifelse(orig_seen, orig_location, resp_location),
     }
     return table.select(**{column.name: made[column.name] for column in columns(FlowRecord)})
+
+
+def _either(a: Any, b: Any, word: str) -> Any:
+    return (a == word).fill_null(False) | (b == word).fill_null(False)
 
 
 def _larger(a: Any, b: Any) -> Any:

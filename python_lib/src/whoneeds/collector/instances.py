@@ -21,6 +21,8 @@ from whoneeds.model.evidence import LOCATIONS
 from whoneeds.model.schema import columns
 
 EVERYWHERE = "all"
+#: Ends of connections that never came about: nothing was used.
+FAILED = ("unanswered", "rejected")
 
 
 def select_flows(flows: ibis.Table, location: str | None = None) -> ibis.Table:
@@ -39,7 +41,7 @@ def select_flows(flows: ibis.Table, location: str | None = None) -> ibis.Table:
     SettingsError
         If the location is none of these.
     """
-    used = flows.filter(flows.direction != "unknown", (flows.end != "unanswered") | flows.end.isnull())
+    used = flows.filter(flows.direction != "unknown", ~flows.end.isin(FAILED).fill_null(False))
     if location is None:
         return used.filter((used.location == "inside") | used.location.isnull())
     if location == EVERYWHERE:

@@ -40,14 +40,19 @@ def merge_sockets(sockets: ibis.Table, segments: ibis.Table) -> ibis.Table:
         socket_id, host, netns, protocol, local_addr, local_port, remote_addr, remote_port, ``life`` (unique text),
         first_ns, last_ns, samples, ``period_s`` and ``location`` (of its segments: longest, latest known),
         sent_bytes, received_bytes, ``answered``, ``finished``, ``waiting``, ``open`` (bool: ever seen while it was
-        more than a tuple).
+        more than a tuple), ``initiated`` and ``end`` (as events told; null where they did not).
     """
     headers = segments.select("segment_id", "period_s", "location", "opened_ns")
     # the kernel counts the peer's data only when there is a peer that answers
-    heard = (sockets.state.isin(ANSWERED)) | (sockets.received_bytes.fill_null(0) > 0)
+    heard = (
+        sockets.state.isin(ANSWERED)
+        | (sockets.received_bytes.fill_null(0) > 0)
+        | sockets.end.isin(("fin", "rst")).fill_null(False)
+    )
     rows = sockets.mutate(
         answered=heard.cast("int64"),
         finished=(sockets.state == "time_wait").cast("int64"),
+        begun_here=sockets.initiated.cast("int64"),
         waiting=(sockets.state.isin(WAITING)).cast("int64"),
         open=(sockets.source != "tuple_only").cast("int64"),
     ).join(headers, "segment_id")
@@ -65,6 +70,8 @@ def merge_sockets(sockets: ibis.Table, segments: ibis.Table) -> ibis.Table:
         finished=rows.finished.max(),
         waiting=rows.waiting.max(),
         open=rows["open"].max(),
+        begun_here=rows.begun_here.max(),
+        end=rows.end.max(),
     )
     # one row for each holder: at the same time, or one after the other, and then no more than there was time for
     room = ((by_segment.last_ns - by_segment.first_ns) / (by_segment.period_s * 1e9)).round().cast("int64") + 1
@@ -82,6 +89,8 @@ def merge_sockets(sockets: ibis.Table, segments: ibis.Table) -> ibis.Table:
         finished=by_segment.finished.max() > 0,
         waiting=by_segment.waiting.max() > 0,
         open=by_segment["open"].max() > 0,
+        initiated=by_segment.begun_here.max() > 0,
+        end=by_segment.end.max(),
     )
     return lives.mutate(life=lives.socket_id + ibis.literal(" ") + _words(lives))
 

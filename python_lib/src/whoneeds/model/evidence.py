@@ -19,7 +19,7 @@ STATES = (
     "established", "syn_sent", "syn_recv", "fin_wait1", "fin_wait2", "time_wait", "close",
     "close_wait", "last_ack", "listen", "closing", "new_syn_recv", "bound",
 )  # fmt: skip
-SOURCES = ("table", "tuple_only", "psutil")
+SOURCES = ("event", "table", "tuple_only", "psutil")
 LOCATIONS = ("inside", "vpn", "outside")
 GAP_REASONS = (
     "permission", "vanished", "unsupported", "late", "dropped", "truncated", "ambiguous", "failed",
@@ -104,8 +104,8 @@ class SocketRecord:
     uid: Optional[int] = documented("User number that the kernel gives for the socket.")
     process_id: Optional[str] = documented("The owner of this row; absent if no owner is known.", max_length=400)
     owners: Optional[int] = documented(
-        "Most processes that held the socket in one sample; 0 where none can (closed, or not accepted yet); absent "
-        "if that could not be read."
+        "Most processes that held the socket in one sample, or all that acted on it, where that is more; 0 where none "
+        "can (closed, or not accepted yet); absent if that could not be read."
     )
     sent_bytes: Optional[int] = documented(
         "Bytes of data that the local side sent and the other acknowledged (tcp_info, SYN and FIN taken off): since "
@@ -124,8 +124,18 @@ class SocketRecord:
         unit="ns",
     )
     last_ns: int = documented("When the row's owner was last seen with the socket in this segment, open.", unit="ns")
-    samples: int = documented("Samples of this segment in which the row's owner was seen with the socket.")
-    source: str = documented("Where the row comes from; 'tuple_only' rows can have no owner.", choices=SOURCES)
+    samples: int = documented(
+        "Samples of this segment in which the row's owner was seen with the socket; 0 where events alone tell of it."
+    )
+    source: str = documented(
+        "Where the row comes from: the kernel's events, its list of sockets, the list where no more than the tuple is "
+        "left (such a row can have no owner), or psutil.",
+        choices=SOURCES,
+    )
+    initiated: Optional[bool] = documented(
+        "Whether the local end began the connection; absent where its begin was not seen."
+    )
+    end: Optional[str] = documented("How it ended; absent where its end was not seen.", choices=ENDS)
 
 
 @dataclass(frozen=True)
@@ -161,17 +171,26 @@ class FlowRecord:
     first_ns: int = documented("First seen by any observer.", unit="ns")
     last_ns: int = documented("Last seen by any observer.", unit="ns")
     duration_s: float = documented(
-        "Time from first to last sample: a lower bound of the true duration, short by up to two periods.", unit="s"
+        "Time from begin to end where events told of them; else from first to last sample, which is short by up to "
+        "two periods.",
+        unit="s",
     )
-    samples: int = documented("Samples in which it was seen, by the observer that saw it most often.")
-    period_s: float = documented("Sampling period of that observer.", unit="s")
+    samples: int = documented("Samples in which it was seen, by the observer that saw it best.")
+    period_s: float = documented(
+        "Sampling period of that observer; 0 where events told of it, so that nothing was too short to be seen.",
+        unit="s",
+    )
     orig_bytes: Optional[int] = documented(
         "Bytes from originator to responder; absent if no observer counted.", unit="bytes"
     )
     resp_bytes: Optional[int] = documented(
         "Bytes from responder to originator; absent if no observer counted.", unit="bytes"
     )
-    end: Optional[str] = documented("How it ended; absent if only samples are known.", choices=ENDS)
+    end: Optional[str] = documented(
+        "How it ended, where that was seen. 'rejected': somebody answered no within a second, or the caller gave up; "
+        "'unanswered': nobody answered.",
+        choices=ENDS,
+    )
     candidates: int = documented(
         "Sockets that could be the other end, where it cannot be told which; 0 where it was found or none was seen."
     )

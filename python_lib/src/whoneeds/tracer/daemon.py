@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Sample again and again, and close a segment when it is old or large enough.
 
+Between samples the kernel's events are taken in, where there are any; see `whoneeds.tracer.events`.
+
 The beat follows the monotonic clock, so that a step of the wall clock changes nothing but the segment in which it
 happens: that one is closed and a new one opened. A beat that was missed is a Gap. A sample that took much CPU time
-puts off the next one, so that the tracer never takes more than `CPU_SHARE` of one core for long.
+puts off the next one, and so do events, so that neither takes more than `CPU_SHARE` of one core for long.
 """
 
 import gc
@@ -20,16 +22,18 @@ from whoneeds.model.schema import is_whole_number
 from whoneeds.segment.spool import Spool, open_spool
 from whoneeds.tracer import clocks
 from whoneeds.tracer.addresses import list_addresses
+from whoneeds.tracer.events import EventSource, open_events
 from whoneeds.tracer.location import locate
 from whoneeds.tracer.notify import ServiceNotifier
 from whoneeds.tracer.observation import Instant, Observation
 from whoneeds.tracer.sampler import Sampler, Tally, choose_source, gap_reason
 from whoneeds.tracer.settings import Settings
-from whoneeds.tracer.sightings import Where
 from whoneeds.tracer.signals import StopSignal
+from whoneeds.tracer.socket_rows import Where
 from whoneeds.tracer.status import STATUS_FILE, own_identity, read_document, write_document
 
-#: Most of one core that sampling may take: after a sample of c CPU seconds the next begins c / CPU_SHARE later.
+#: Most of one core that sampling may take, and that events may take: after c CPU seconds of either, it goes on
+#: c / CPU_SHARE later. Events that the kernel cannot keep until then are counted as lost.
 CPU_SHARE = 0.10
 #: Written bytes that a row takes on average, before a first segment teaches better.
 _ROW_BYTES = 48.0
@@ -38,7 +42,10 @@ _MAX_ROWS = 500_000
 #: Differences between the clocks beyond this are a step, not an adjustment.
 _STEP_NS = 1_000_000_000
 _STATUS_EVERY_S = 1.0
+#: How often events are taken in. A process that is asked within this time can still say who it is.
+_EVENTS_EVERY_S = 0.5
 _MAX_FAILURES = 5
+_ONLY_SAMPLES = "traced by samples alone, so that connections shorter than a period are missed"
 
 
 class _Pace(NamedTuple):
@@ -68,6 +75,7 @@ class Tracer:
         self.sampler = Sampler(self.source)
         self.privileged = sees_all_processes()
         self.since = clocks.now()
+        self.events: Optional[EventSource] = None
         self.samples = 0
         self.gaps = 0
         self.tally = Tally(0, 0, 0)
@@ -79,18 +87,27 @@ class Tracer:
         self._last: Optional[Instant] = None
         self._addresses: List[str] = []
         self._failures = 0
+        self._no_events: Optional[HostError] = None
+        if "events" in settings.sources and self.source == "table":
+            try:
+                self.events = open_events(self._identity)
+            except HostError as error:
+                self._no_events = error
         self._committed_ns = self.since.wall_ns
         self.open: Observation = self._open_segment(self.since, {})
         self._tell_of_crash(read_document(settings.dir, STATUS_FILE))
 
     def _open_segment(self, at: Instant, told: Mapping[Where, Set[Hashable]]) -> Observation:
         opened = Observation(self.settings.host, self.boot_id, at, told)
+        opened.watch(self.events is not None and self.samples > 0)
         try:
             self._addresses = list_addresses()
         except HostError as error:
             self._addresses = []
             opened.add_gap("addresses", gap_reason(error), str(error), at, at)
         self.location = locate(self._addresses, self.settings.location_rules)
+        if self._no_events is not None:
+            opened.add_gap("events", gap_reason(self._no_events), f"{_ONLY_SAMPLES}: {self._no_events}", at, at)
         return opened
 
     def _tell_of_crash(self, before: Optional[Dict[str, Any]]) -> None:
@@ -122,8 +139,12 @@ class Tracer:
             missed = int((at.boot_ns - self._last.boot_ns) / (1e9 * self.settings.period_s)) - 1
             self.open.add_gap("sampler", "late", "samples came later than set", self._last, at, missed)
         try:
+            self.take_events()
             self.tally = self.sampler.sample(self.open, at)
             self._failures = 0
+            if self.events is not None:
+                self.open.watch(True)
+                self.events.watch(self.open, at, self.sampler.own_namespace, self.sampler.doors)
         except (HostError, OSError) as error:
             self._failures += 1
             self.last_error = str(error)
@@ -138,6 +159,21 @@ class Tracer:
         elif self.spool.waiting:
             self._flush(at)
 
+    def take_events(self) -> None:
+        """Take in the events that came since the last time; if they fail, samples go on alone."""
+        if self.events is None:
+            return
+        try:
+            self.events.read(self.open, clocks.now)
+        except (HostError, OSError) as error:
+            at = clocks.now()
+            self.last_error = str(error)
+            self.open.add_gap("events", "failed", f"{_ONLY_SAMPLES}: {error}", at, at)
+            self._no_events = error if isinstance(error, HostError) else HostError("events", found=str(error))
+            self.events.close()
+            self.events = None
+            self.open.watch(False)
+
     def _is_full(self, at: Instant) -> bool:
         rows = self.open.rows
         return (
@@ -151,6 +187,8 @@ class Tracer:
         self.close(at)
         self.write_status("running")  # up to when all is on disk is what the next tracer goes by if this one is killed
         self.sampler.forget_gone()
+        if self.events is not None:
+            self.events.forget_gone()
         gc.collect()
         self.gaps += self.open.gaps
         self.open = self._open_segment(at, self.open.told())
@@ -222,7 +260,8 @@ class Tracer:
             "since_ns": self.since.wall_ns,
             "committed_ns": self._committed_ns,
             "period_s": self.settings.period_s,
-            "sources": [self.source],
+            "sources": [self.source] if self.events is None else ["events", self.source],
+            "events": None if self.events is None else self.events.tally._asdict(),
             "location": self.location,
             "privileged": self.privileged,
             "samples": self.samples,
@@ -270,6 +309,7 @@ def run(settings: Settings, *, say: Any = None) -> None:
     stop = StopSignal()
     notifier = ServiceNotifier()
     spool = open_spool(settings.dir, settings.budget_bytes)
+    tracer: Optional[Tracer] = None
     try:
         tracer = Tracer(settings, spool)
         tracer.write_status("running")
@@ -277,6 +317,7 @@ def run(settings: Settings, *, say: Any = None) -> None:
             say(f"tracing {settings.host} every {settings.period_s:g} s into {settings.dir}")
         try:
             _beat(tracer, stop, notifier)
+            tracer.take_events()
             tracer.close(clocks.now())
         except BaseException as error:
             tracer.save()
@@ -296,6 +337,8 @@ def run(settings: Settings, *, say: Any = None) -> None:
                 remedy="make room and start the tracer again",
             )
     finally:
+        if tracer is not None and tracer.events is not None:
+            tracer.events.close()
         spool.close()
 
 
@@ -305,6 +348,7 @@ def _beat(tracer: Tracer, stop: StopSignal, notifier: ServiceNotifier) -> None:
     pace = _Pace(begin_s, tracer.settings.period_s)
     end_s = None if tracer.settings.for_s is None else begin_s + tracer.settings.for_s
     due_s, status_s, first = begin_s, 0.0, True
+    events_s = begin_s
     while not stop.received:
         cpu_s = time.process_time()
         tracer.take_sample()
@@ -323,7 +367,15 @@ def _beat(tracer: Tracer, stop: StopSignal, notifier: ServiceNotifier) -> None:
             wake_s = due_s if end_s is None else min(due_s, end_s)
             if now_s >= wake_s:
                 break
-            nap_s = wake_s - now_s
-            stop.wait(nap_s if notifier.watchdog_s is None else min(nap_s, notifier.watchdog_s / 3))
+            naps_s = [wake_s - now_s]
+            if notifier.watchdog_s is not None:
+                naps_s.append(notifier.watchdog_s / 3)
+            if tracer.events is not None:
+                if now_s >= events_s:
+                    cpu_s = time.process_time()
+                    tracer.take_events()
+                    events_s = now_s + max(_EVENTS_EVERY_S, (time.process_time() - cpu_s) / CPU_SHARE)
+                naps_s.append(events_s - now_s)
+            stop.wait(min(naps_s))
         if end_s is not None and now_s >= end_s:
             return

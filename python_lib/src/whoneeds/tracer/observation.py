@@ -7,6 +7,7 @@ so that a step of the wall clock never makes an interval negative.
 
 from typing import (
     Any,
+    Callable,
     Dict,
     Hashable,
     Iterable,
@@ -24,7 +25,8 @@ from whoneeds.model.evidence import STATES, Gap, ProcessRecord, SocketRecord
 from whoneeds.model.identity import process_id, socket_id
 from whoneeds.tracer.owners import Holder, Holders
 from whoneeds.tracer.processes import Attributes
-from whoneeds.tracer.sightings import Batch, Sighting, Sightings, Where
+from whoneeds.tracer.sightings import EVENT, Sighting, Sightings
+from whoneeds.tracer.socket_rows import Batch, Ended, Ends, Row, Where
 
 _DETAIL_LENGTH = 255
 _NOT_ALLOWED = "sockets whose processes the tracer may not look into"
@@ -99,8 +101,35 @@ class Observation:
         """
         self.sources.update(batch.source for batch in batches)
         self._sightings.add_sample(self.instant_ns(at), batches, holders, moved)
+        self._note_holders()
+
+    def add_ended(self, netns: str, row: Row, ended: Ended, decode: Callable[[int, Any], Ends]) -> None:
+        """Take in a TCP socket that the kernel destroyed, with its last byte counts.
+
+        Parameters
+        ----------
+        netns : str
+        row : Row
+        ended : Ended
+        decode : callable
+            As in `whoneeds.tracer.sightings.Batch`.
+        """
+        made = self._sightings.add_ended(self._boot_to_utc(ended.ended_ns), netns, row, ended, decode)
+        if made is not None and made.source == EVENT:
+            self.sources.add(EVENT)
+        self._note_holders()
+
+    def _note_holders(self) -> None:
         self._unnamed.update(holder for holder in self._sightings.new_holders if holder not in self._attributes)
         self._sightings.new_holders.clear()
+
+    def watch(self, watched: bool) -> None:
+        """Whether events tell, from now on, of all that samples see closed."""
+        self._sightings.watched = watched
+
+    def _boot_to_utc(self, boot_ns: int) -> int:
+        """UTC of a time since boot, not before the segment."""
+        return self.opened.wall_ns + max(boot_ns - self.opened.boot_ns, 0)
 
     def unnamed(self) -> Set[Holder]:
         """Processes that hold sockets and whose attributes are still to be told by `name`."""
@@ -178,16 +207,19 @@ class Observation:
                 row = held.setdefault(holder, [span.first_ns, span.last_ns, 0])
                 row[0], row[1] = min(row[0], span.first_ns), max(row[1], span.last_ns)
                 row[2] += span.samples
+        ended = socket.ended
+        if ended is not None:
+            self._add_end(ended, held)
         nobody = held.get(None)
         if nobody is not None and len(held) > 1:
             # not yet accepted, or not yet readable: that time belongs to those who held it otherwise
             del held[None]
             for row in held.values():
                 row[0], row[1], row[2] = min(row[0], nobody[0]), max(row[1], nobody[1]), row[2] + nobody[2]
-        owners: Optional[int] = 0
+        owners: Optional[int] = 0 if ended is None else len(ended.holders) + ended.unknown_holders
         if socket.inode:  # psutil names one of several owners, so that it cannot say how many there are
             most = max(len(holders) for holders in socket.spans)
-            owners = most if most and socket.source == "table" else None
+            owners = max(most, owners or 0) if most and socket.source != "psutil" else None
         ends = socket.ends
         first_ns = min((row[0] for row in held.values()), default=self.opened.wall_ns)
         flow = f"{socket.protocol}:{ends.local_addr}:{ends.local_port}>{ends.remote_addr}:{ends.remote_port}"
@@ -218,7 +250,18 @@ class Observation:
                 last_ns=end_ns,
                 samples=samples,
                 source=socket.source,
+                initiated=None if ended is None else ended.initiated,
+                end=None if ended is None else ended.end,
             )
+
+    def _add_end(self, ended: Ended, held: Dict[Optional[Holder], List[int]]) -> None:
+        """Widen the time of those who held a socket by what events tell, and add those that only events tell of."""
+        last_ns = self._boot_to_utc(ended.ended_ns)
+        first_ns = last_ns if ended.begun_ns is None else self._boot_to_utc(ended.begun_ns)
+        told: List[Optional[Holder]] = [holder for holder in ended.holders if holder in self._attributes]
+        for holder in told or list(held) or [None]:
+            row = held.setdefault(holder, [first_ns, last_ns, 0])
+            row[0], row[1] = min(row[0], first_ns), max(row[1], last_ns)
 
 
 _ESTABLISHED = 1

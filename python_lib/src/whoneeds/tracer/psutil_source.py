@@ -12,7 +12,7 @@ from whoneeds.model.evidence import STATES
 from whoneeds.tracer.namespaces import own_namespace
 from whoneeds.tracer.owners import Holder, Holders
 from whoneeds.tracer.processes import Attributes, program_name
-from whoneeds.tracer.sightings import Batch, Ends, Row
+from whoneeds.tracer.socket_rows import Batch, Ends, Row
 from whoneeds.tracer.text import legal_text
 
 _STATES = {

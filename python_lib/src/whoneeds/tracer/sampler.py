@@ -2,7 +2,7 @@
 """Take one sample of the host: every namespace's sockets, their owners, and what those are."""
 
 import os
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Set, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
 from whoneeds.model.errors import Denied, Gone, HostError, Unsupported
 from whoneeds.tracer import sock_diag
@@ -10,7 +10,7 @@ from whoneeds.tracer.namespaces import NamespaceFinder, open_in_namespaces, own_
 from whoneeds.tracer.observation import Instant, Observation
 from whoneeds.tracer.owners import Holder, Holders, OwnerMap, list_pids
 from whoneeds.tracer.processes import Attributes, UserNames, open_process, read_attributes, read_stat
-from whoneeds.tracer.sightings import Batch
+from whoneeds.tracer.socket_rows import Batch
 
 _REASONS = ((Denied, "permission"), (Unsupported, "unsupported"), (Gone, "vanished"))
 
@@ -56,6 +56,9 @@ class Sampler:
         self._changed: Set[int] = set()
         self._users = UserNames()
         self._look_again: Set[Holder] = set()
+        #: The tracer's own network namespace and the ways into the others, as of the last sample.
+        self.own_namespace = own_namespace(root)
+        self.doors: Dict[int, List[str]] = {}
         self._attributes: Dict[Holder, Attributes] = {}
 
     @property
@@ -88,9 +91,9 @@ class Sampler:
     def _list_sockets(self, pids: List[int]) -> Tuple[List[Batch], List[Problem]]:
         """List the sockets of every namespace that can be entered."""
         problems: List[Problem] = []
-        own = own_namespace(self.root)
+        own = self.own_namespace
         sighting = self._finder.find(pids, self._changed)
-        doors = {inode: paths for inode, paths in sighting.doors.items() if inode != own}
+        self.doors = doors = {inode: paths for inode, paths in sighting.doors.items() if inode != own}
         if sighting.denied:
             detail = "processes whose network namespace the tracer may not read"
             problems.append(Problem("namespaces", "permission", detail, None))
@@ -183,15 +186,20 @@ class Sampler:
         self._attributes = {holder: known for holder, known in self._attributes.items() if holder.pid in alive}
 
 
-def choose_source(wanted: str) -> str:
-    """The source to use: 'table' where the kernel offers it, else 'psutil'.
+def choose_source(wanted: Sequence[str]) -> str:
+    """The source of samples to use: 'table' where the kernel offers it, else 'psutil'.
+
+    Parameters
+    ----------
+    wanted : sequence of str
+        As in `whoneeds.tracer.settings.Settings.sources`.
 
     Raises
     ------
     Unsupported
         If neither is there.
     """
-    if wanted == "psutil":
+    if "psutil" in wanted:
         _need_psutil(None)
         return "psutil"
     try:

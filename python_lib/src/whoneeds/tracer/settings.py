@@ -12,7 +12,10 @@ from whoneeds.tracer.location import LocationRule, parse_rule
 
 SETTINGS_SCHEMA = 1
 SYSTEM_DIR = "/var/lib/whoneeds"
-SOURCES = ("table", "psutil")
+#: Where sockets can come from. Events are told beside the table, which knows what was open before they began.
+SOURCES = ("events", "table", "psutil")
+DEFAULT_SOURCES = ("events", "table")
+_TOGETHER = (("events", "table"), ("table",), ("psutil",))
 _CONFIG_BYTES = 1 << 20
 
 
@@ -34,8 +37,8 @@ class Settings(NamedTuple):
     budget_bytes : int
         All segments together never take more.
     location_rules : tuple of LocationRule
-    sources : str
-        'table' or 'psutil'.
+    sources : tuple of str
+        Of `SOURCES`.
     for_s : float or None
         How long to trace; None is until it is stopped.
     """
@@ -47,7 +50,7 @@ class Settings(NamedTuple):
     rotate_bytes: int = 4 << 20
     budget_bytes: int = 1 << 30
     location_rules: Tuple[LocationRule, ...] = ()
-    sources: str = "table"
+    sources: Tuple[str, ...] = DEFAULT_SOURCES
     for_s: Optional[float] = None
 
 
@@ -101,6 +104,18 @@ def _rules(name: str, value: Any) -> Tuple[LocationRule, ...]:
     return tuple(parse_rule(rule["location"], rule["networks"]) for rule in value)
 
 
+def _sources(name: str, value: Any) -> Tuple[str, ...]:
+    words = value.split(",") if isinstance(value, str) else value
+    if not isinstance(words, list) or tuple(sorted(set(map(str, words)))) not in _TOGETHER:
+        raise SettingsError(
+            name,
+            expected=" or ".join(",".join(together) for together in _TOGETHER),
+            found=ascii(value)[:60],
+            remedy="events tell of short connections, the table of long ones; psutil stands in for both",
+        )
+    return tuple(sorted(set(map(str, words))))
+
+
 _CHECKS: Dict[str, Callable[[str, Any], Any]] = {
     "host": _host,
     "dir": _path,
@@ -109,6 +124,7 @@ _CHECKS: Dict[str, Callable[[str, Any], Any]] = {
     "rotate_bytes": _size(1 << 10, 32 << 20),
     "budget_bytes": _size(1 << 16, 1 << 50),
     "location_rules": _rules,
+    "sources": _sources,
 }
 _FOR_S = _number(0.1, 366 * 86400, "seconds")
 
@@ -188,10 +204,9 @@ def make_settings(config: Mapping[str, Any], options: Mapping[str, Any]) -> Sett
             values[name] = _CHECKS[name](name, value)
         elif name == "for_s":
             values[name] = _FOR_S(name, value)
-        elif name == "sources" and value in SOURCES:
-            values[name] = value
         else:
-            raise SettingsError(name, expected=" or ".join(SOURCES), found=ascii(value)[:60])
+            expected = "some of " + ", ".join(sorted((*_CHECKS, "for_s")))
+            raise SettingsError("unknown setting", expected=expected, found=ascii(name)[:60])
     values.setdefault("dir", default_dir())
     if "host" not in values:
         values["host"] = _host("the host's own name", os.uname().nodename)

@@ -17,64 +17,17 @@ from typing import (
     Iterator,
     List,
     Mapping,
-    NamedTuple,
     Optional,
-    Sequence,
     Set,
     Tuple,
 )
 
 from whoneeds.tracer.owners import Holder, Holders
+from whoneeds.tracer.socket_rows import Batch, Ended, Ends, Row, Where
 
 NOBODY: Holders = ()
-TUPLE_ONLY = "tuple_only"
-_SYN_RECV, _FIN_WAIT2, _TIME_WAIT = 3, 5, 6
-
-#: A sample's view of one socket: key, state, inode, uid, sent_bytes, received_bytes, family. The key is equal for the
-#: same socket with the same ends.
-Row = Tuple[Hashable, int, int, Optional[int], Optional[int], Optional[int], int]
-
-
-#: Namespace and protocol.
-Where = Tuple[str, str]
-
-
-class Ends(NamedTuple):
-    """What of a socket does not change."""
-
-    local_addr: str
-    local_port: int
-    remote_addr: Optional[str]
-    remote_port: Optional[int]
-    cookie: Optional[int]
-
-
-class Batch(NamedTuple):
-    """The sockets of one listing.
-
-    Attributes
-    ----------
-    netns : str
-    protocol : str
-    source : str
-        'table' or 'psutil'.
-    rows : sequence of tuple
-        Raw rows, tuples: equal from one sample to the next as long as nothing happened to their socket.
-    decode : callable
-        From family and key to `Ends`; called once for each new socket.
-    read : callable
-        From a raw row to `Row`.
-    key : int
-        Where in a raw row the key is.
-    """
-
-    netns: str
-    protocol: str
-    source: str
-    rows: Sequence[Tuple[Any, ...]]
-    decode: Callable[[int, Any], Ends]
-    read: Callable[[Any], Row] = tuple
-    key: int = 0
+TUPLE_ONLY, EVENT = "tuple_only", "event"
+_SYN_RECV, _FIN_WAIT2, _TIME_WAIT, _CLOSE = 3, 5, 6, 7
 
 
 class Span:
@@ -100,17 +53,20 @@ class Sighting:
         Whether these count: a connection is not seen any longer once it is closed.
     settled : int
         Sample up to which they are put down to its span.
+    ended : Ended or None
+        What events tell of its life, once it is over.
     """
 
     __slots__ = (
-        "counted", "ends", "holders", "inode", "protocol", "received", "sent", "settled", "source", "span", "spans",
-        "standing", "state", "turn", "uid",
+        "counted", "ended", "ends", "holders", "inode", "protocol", "received", "sent", "settled", "source", "span",
+        "spans", "standing", "state", "turn", "uid",
     )  # fmt: skip
 
     def __init__(self, protocol: str, ends: Ends, source: str, now_ns: int) -> None:
         self.protocol, self.ends, self.source = protocol, ends, source
         self.state, self.inode, self.turn, self.settled = 0, 0, -1, 0
         self.standing = self.counted = False
+        self.ended: Optional[Ended] = None
         self.uid: Optional[int] = None
         self.sent: Optional[int] = None
         self.received: Optional[int] = None
@@ -146,10 +102,13 @@ class Sightings:
         Samples so far.
     new_holders : set of Holder
         Processes that were seen with a socket that they were not seen with before; whoever takes them empties it.
+    watched : bool
+        Whether events told of all that came since an earlier sample: a tuple that is new then is no news.
     """
 
     def __init__(self, told: Mapping[Where, Set[Hashable]]) -> None:
         self.samples = 0
+        self.watched = False
         self.new_holders: Set[Holder] = set()
         self._places: Dict[Where, _Place] = {where: _Place(keys) for where, keys in told.items()}
         self._by_inode: Dict[int, Sighting] = {}
@@ -221,9 +180,9 @@ class Sightings:
         if socket is None:
             if key in place.told:
                 place.told[key] = closed
-                if closed:
-                    place.rows[key] = raw
-                    return  # its life is told of in an earlier segment
+            if closed and (self.watched or key in place.told):
+                place.rows[key] = raw
+                return  # its life is told of by events, or in an earlier segment
             socket = place.sockets[key] = Sighting(batch.protocol, batch.decode(family, key), TUPLE_ONLY, now_ns)
         elif socket.turn == turn:
             return  # listed twice, because the table moved while it was listed
@@ -266,7 +225,8 @@ class Sightings:
             del place.rows[key]
             socket = place.sockets.get(key)
             if socket is None:
-                place.told[key] = False
+                if key in place.told:
+                    place.told[key] = False
                 continue
             self.settle(socket, self.samples - 1)
             socket.standing = False
@@ -291,6 +251,49 @@ class Sightings:
         socket.span = span
         self.new_holders.update(holders)
         return span
+
+    def add_ended(
+        self, now_ns: int, netns: str, row: Row, ended: Ended, decode: Callable[[int, Any], Ends]
+    ) -> Optional[Sighting]:
+        """Take in a TCP socket that the kernel destroyed, with its last byte counts.
+
+        Parameters
+        ----------
+        now_ns : int
+            When, as the segment counts.
+        netns : str
+        row : Row
+        ended : Ended
+        decode : callable
+            As in `Batch`.
+
+        Returns
+        -------
+        Sighting or None
+            None if it was never a connection.
+        """
+        key, _state, _inode, uid, sent, received, family = row
+        place = self._places.get((netns, "tcp"))
+        if place is None:
+            place = self._places[netns, "tcp"] = _Place(())
+        socket = place.sockets.get(key)
+        if socket is None:
+            ends = decode(family, key)
+            if not ends.remote_port or not ends.local_port:
+                return None
+            socket = place.sockets[key] = Sighting("tcp", ends, EVENT, now_ns)
+            socket.uid = uid
+        elif socket.source == TUPLE_ONLY:
+            socket.source = EVENT
+        socket.state, socket.ended = _CLOSE, ended
+        if sent is not None and (socket.sent is None or sent > socket.sent):
+            socket.sent = sent
+        if received is not None:
+            received -= ended.after_peer and received > 0
+            if socket.received is None or received > socket.received:
+                socket.received = received
+        self.new_holders.update(ended.holders)
+        return socket
 
     def told(self) -> Dict[Where, Set[Hashable]]:
         """Sockets of the last sample that this segment or an earlier one tells of, by namespace and protocol."""

@@ -17,7 +17,7 @@ from typing import Any, Dict, Iterable, List, Optional, Sequence, Set, Tuple
 
 from whoneeds.model.errors import HostError, Unsupported
 from whoneeds.tracer.netlink import ATTRIBUTE, Run, count_alike, dump, open_netlink
-from whoneeds.tracer.sightings import Ends, Row
+from whoneeds.tracer.socket_rows import Ends, Row
 
 NETLINK_SOCK_DIAG = 4
 TCP, UDP = socket.IPPROTO_TCP, socket.IPPROTO_UDP

@@ -17,6 +17,7 @@ from typing import Any, Dict, Optional
 from whoneeds.model.errors import Busy, HostError, SettingsError, WhoneedsError
 from whoneeds.segment.spool import open_private_directory, open_spool
 from whoneeds.tracer import clocks, daemon
+from whoneeds.tracer.events import remove_left_rings
 from whoneeds.tracer.sampler import choose_source
 from whoneeds.tracer.settings import Settings
 from whoneeds.tracer.signals import StopSignal
@@ -238,7 +239,7 @@ def _trace(settings: Settings, stop: StopSignal) -> int:
 
 
 def stop(path: str) -> str:
-    """End the tracer of a directory and wait until it has written what it saw.
+    """End the tracer of a directory and wait until it has written what it saw; what killed ones left is removed.
 
     Returns
     -------
@@ -256,6 +257,7 @@ def stop(path: str) -> str:
         if document is not None and is_alive(document):
             _end(document)
             ended.append(document["pid"])
+    remove_left_rings()
     return f"stopped process {ended[0]}" if ended else f"no tracer runs for {path}"
 
 

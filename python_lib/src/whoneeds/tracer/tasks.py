@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which process a thread belongs to, told by the kernel's events and, while it lives, by /proc.
+
+An event names a thread. A process that lives for one connection is gone before anybody can look it up; but its
+begin, its program and its end were told, and that is enough to name it. What began before the events did is looked
+up when it first matters, and refused if the number has gone to another process since.
+"""
+
+import os
+from typing import Callable, Dict, NamedTuple, Optional, Tuple
+
+from whoneeds.model.errors import HostError
+from whoneeds.tracer.owners import Holder
+from whoneeds.tracer.processes import (
+    Attributes,
+    UserNames,
+    open_process,
+    program_name,
+    read_attributes,
+    read_stat,
+    read_text,
+)
+from whoneeds.tracer.tracepoints import Executed, TaskBegan, TaskEnded
+
+#: The kernel takes a process's start time a moment before it tells of it: the tick may be the one before.
+_TICKS_APART = 1
+#: A process ends before its files are closed, by the kernel's order of telling: so long it still counts.
+_LEAVING_NS = 2_000_000_000
+#: Ends that are lost leave threads behind; beyond this many, those that no longer run are forgotten.
+_MAX_TASKS = 1 << 17
+
+
+class _Task(NamedTuple):
+    """A thread and its process, as told."""
+
+    holder: Holder
+    ppid: Optional[int]
+    name: str
+    path: Optional[str]
+
+
+class Tasks:
+    """Threads that are known, by number.
+
+    Parameters
+    ----------
+    root : str
+        Where the process file system lies.
+    ticks_per_s : int
+        Unit of start times there.
+    """
+
+    def __init__(self, root: str = "/proc", ticks_per_s: Optional[int] = None) -> None:
+        self.root = root
+        self._ticks_per_s = ticks_per_s or os.sysconf("SC_CLK_TCK")
+        self._tasks: Dict[int, _Task] = {}
+        self._leaving: Dict[int, Tuple[int, Holder]] = {}
+        self._attributes: Dict[Holder, Attributes] = {}
+        self._users = UserNames()
+        self._take: Dict[type, Callable[..., None]] = {
+            TaskBegan: self._begin, Executed: self._execute, TaskEnded: self._end
+        }  # fmt: skip
+
+    def take(self, event: NamedTuple) -> None:
+        """Take in one event; events come in the order of their times."""
+        self._take[type(event)](event)
+
+    def _begin(self, event: TaskBegan) -> None:
+        creator = self._tasks.get(event.creator_tid)
+        if creator is None and self._look_up(event.creator_tid, event.at_ns) is not None:
+            creator = self._tasks[event.creator_tid]
+        if event.is_thread:
+            if creator is not None:
+                self._tasks[event.tid] = creator
+            else:
+                self._tasks.pop(event.tid, None)  # looked up when it matters
+            return
+        if len(self._tasks) >= _MAX_TASKS:
+            self.forget_gone()
+        holder = Holder(event.tid, event.at_ns * self._ticks_per_s // 1_000_000_000)
+        ppid = creator.holder.pid if creator is not None else None
+        self._tasks[event.tid] = _Task(holder, ppid, event.name, creator.path if creator is not None else None)
+
+    def _execute(self, event: Executed) -> None:
+        task = self._tasks.get(event.old_tid) or self._tasks.get(event.pid)
+        if task is not None:
+            self._tasks[event.pid] = task._replace(name=os.path.basename(event.path)[:15], path=event.path)
+            self._attributes.pop(task.holder, None)
+        else:
+            known = self._look_up(event.pid, event.at_ns)
+            if known is not None:
+                self._attributes.pop(known, None)
+
+    def _end(self, event: TaskEnded) -> None:
+        task = self._tasks.get(event.tid)
+        if task is not None:
+            self._leaving[event.tid] = (event.at_ns, task.holder)
+
+    def drop_ended(self, now_ns: int) -> None:
+        """Forget threads that ended some time ago; called now and then, with the events' clock."""
+        for tid, (at_ns, holder) in list(self._leaving.items()):
+            if at_ns > now_ns - _LEAVING_NS:
+                break  # in the order of their ends
+            del self._leaving[tid]
+            if tid in self._tasks and self._tasks[tid].holder == holder:
+                del self._tasks[tid]
+
+    def find_holder(self, tid: int, at_ns: int) -> Optional[Holder]:
+        """The process of a thread at an instant of the events' clock; None if it cannot be known any more."""
+        task = self._tasks.get(tid)
+        if task is None:
+            return self._look_up(tid, at_ns)
+        if task.holder not in self._attributes:
+            task = self._confirm(tid, task)
+        return task.holder
+
+    def attributes_of(self, holder: Holder) -> Optional[Attributes]:
+        """What is known of a process that `find_holder` gave."""
+        return self._attributes.get(holder)
+
+    def _confirm(self, tid: int, task: _Task) -> _Task:
+        """Ask the process itself while it lives; else make do with what was told."""
+        seen = self._read(task.holder.pid)
+        if seen is not None and abs(seen.start_ticks - task.holder.start_ticks) <= _TICKS_APART:
+            task = task._replace(holder=seen)
+            self._tasks[tid] = task
+            return task
+        name = program_name(_resolved(task.path), task.name)
+        self._attributes[task.holder] = Attributes(task.ppid, name, None, None, None, None, None)
+        return task
+
+    def _look_up(self, tid: int, at_ns: int) -> Optional[Holder]:
+        """A thread that began before the events did."""
+        try:
+            directory = open_process(self.root, tid)
+        except HostError:
+            return None
+        try:
+            status = read_text(directory, "status")
+        except OSError:
+            return None
+        finally:
+            os.close(directory)
+        begin = status.find("\nTgid:")
+        number = status[begin + 6 : begin + 20].split()[:1] if begin >= 0 else []
+        if not number or not number[0].isdigit():
+            return None
+        holder = self._read(int(number[0]))
+        if holder is None or holder.start_ticks > at_ns * self._ticks_per_s // 1_000_000_000 + _TICKS_APART:
+            return None  # it began after the event: the number is another's by now
+        known = self._attributes[holder]
+        self._tasks[tid] = _Task(holder, known.ppid, known.name, known.exe)
+        return holder
+
+    def _read(self, pid: int) -> Optional[Holder]:
+        try:
+            directory = open_process(self.root, pid)
+        except HostError:
+            return None
+        try:
+            holder = Holder(pid, read_stat(directory).start_ticks)
+            if holder not in self._attributes:
+                self._attributes[holder] = read_attributes(directory, pid, self._users)
+            return holder
+        except (HostError, OSError):
+            return None
+        finally:
+            os.close(directory)
+
+    def forget_gone(self) -> None:
+        """Drop what is remembered of processes and threads that are gone."""
+        self._tasks = {tid: task for tid, task in self._tasks.items() if os.path.exists(f"{self.root}/{tid}")}
+        living = {task.holder for task in self._tasks.values()}
+        self._attributes = {holder: known for holder, known in self._attributes.items() if holder in living}
+
+
+def _resolved(path: Optional[str]) -> Optional[str]:
+    """The executable behind a path in one of the system's own folders (a link such as python3), else the path."""
+    if path is None or not path.startswith(("/usr/bin/", "/bin/", "/usr/sbin/", "/sbin/", "/usr/local/bin/")):
+        return path
+    return os.path.realpath(path)
