@@ -22,6 +22,7 @@ from whoneeds.model.vocabulary import CONCLUSIONS, EVIDENCE
 from whoneeds.store import EngineSettings, Store, open_store
 from whoneeds.store.columns import arrow_schema, stored_columns, to_arrow
 from whoneeds.store.lock import find_holder
+from whoneeds.store.manifest import fingerprint_columns
 from whoneeds.store.session import TakenSegment
 
 BOOT = "0b0e7bb0-5a7d-4e5c-8f0a-3c1d2e4f5a6b"
@@ -169,6 +170,15 @@ def test_a_damaged_manifest_is_an_error_that_says_what_to_do(tmp_path: Path) -> 
             pass
     path.write_text("{" * 100_000)
     with pytest.raises(StoreError, match="ingest"), open_store(tmp_path):
+        pass
+
+
+def test_a_store_with_other_columns_is_refused_by_name(tmp_path: Path) -> None:
+    """A store that a version with other columns made is refused before a file is read, with what to do."""
+    fill(tmp_path)
+    path = tmp_path / "manifest.json"
+    path.write_text(path.read_text().replace(fingerprint_columns(), "0" * 16))
+    with pytest.raises(StoreError, match=r"other columns.*'0000000000000000'; use the version"), open_store(tmp_path):
         pass
 
 

@@ -64,5 +64,7 @@ def describe(store: Store) -> Observation:
     sentences = [state_observation(hosts), *state_blind_spots(hosts, gaps, ends, unseen)]
     samples = sum(row["samples"] for row in hosts)
     if not ends["flows"]:
-        sentences.insert(1, f"No connection was seen in {samples} samples.")
+        sentences.insert(
+            1, f"No connection was seen in {samples} samples: look longer, or while the services are in use."
+        )
     return Observation(samples, ends["flows"], sentences)

@@ -14,7 +14,7 @@ from typing import Any
 
 from whoneeds.model.errors import StoreError, WhoneedsError
 from whoneeds.model.identity import check_host_name
-from whoneeds.model.schema import is_whole_number, table_name
+from whoneeds.model.schema import columns, is_whole_number, table_name
 from whoneeds.model.vocabulary import CONCLUSIONS, EVIDENCE
 from whoneeds.store.durable import replace_file
 
@@ -97,11 +97,21 @@ def name_batch(digests: list[str]) -> str:
     return hashlib.sha256("\n".join(sorted(digests)).encode("ascii")).hexdigest()
 
 
+def fingerprint_columns() -> str:
+    """Sixteen digits that change with any column of any record: files of other columns are not read together."""
+    made = [
+        (table_name(record), [(column.name, column.type, column.nullable) for column in columns(record)])
+        for record in (*EVIDENCE, *CONCLUSIONS)
+    ]
+    return hashlib.sha256(repr(made).encode("ascii")).hexdigest()[:16]
+
+
 def write_manifest(root: Path, manifest: Manifest) -> None:
     """Write the manifest in one step; from then on it is what the store is."""
     body: dict[str, Any] = {
         "kind": KIND,
         "schema": STORE_SCHEMA,
+        "columns": fingerprint_columns(),
         "batches": {
             name: {
                 "host": batch.host,
@@ -144,6 +154,13 @@ def read_manifest(root: Path) -> Manifest:
             "the store has another schema",
             expected=str(STORE_SCHEMA),
             found=ascii(body.get("schema"))[:20],
+            remedy="use the version of whoneeds that made it, or ingest the segments into a new store",
+        )
+    if body.get("columns") != fingerprint_columns():
+        raise StoreError(
+            "the store's tables have other columns",
+            expected=f"columns {fingerprint_columns()}",
+            found=ascii(body.get("columns"))[:20],
             remedy="use the version of whoneeds that made it, or ingest the segments into a new store",
         )
     stored = body.pop("sha256", None)

@@ -12,6 +12,6 @@ Between samples, the kernel's events run this one::
 
     tracefs -> ring -> tracepoints -> tasks, lives -> (destroyed) -> observation
 
-`sampler` walks the first once and `events` the second, `daemon` repeats them, `supervisor` keeps the daemon alive where systemd does not,
-`command` is the door.
+`sampler` walks the first once and `events` the second, `daemon` repeats them, `supervisor` keeps the daemon alive
+where systemd does not, `command` is the door.
 """
