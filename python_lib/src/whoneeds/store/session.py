@@ -36,33 +36,12 @@ from whoneeds.store.manifest import (
     read_manifest,
     write_manifest,
 )
+from whoneeds.store.problems import Problem, find_problem
 
 _LOCK = "lock"
 _SCRATCH = "scratch"
 _FOLDERS = ("evidence", "conclusions", "quarantine", _SCRATCH)
 _RECORD_BY_TABLE = {table_name(record): record for record in (*EVIDENCE, *CONCLUSIONS)}
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A file that was left out.
-
-    Attributes
-    ----------
-    path : str
-        Below the store.
-    message : str
-        What is wrong with it.
-    rows : int
-        Rows that are missing because of it.
-    remedy : str
-        What brings them back.
-    """
-
-    path: str
-    message: str
-    rows: int
-    remedy: str
 
 
 @dataclass(frozen=True)
@@ -312,7 +291,7 @@ class Store:
     def _check(self, path: Path, entry: FileEntry) -> bool:
         """Whether a file is what the manifest says; looked at once a session."""
         if path not in self._checked:
-            problem = _find_problem(self.path, path, entry)
+            problem = find_problem(self.path, path, entry)
             self._checked[path] = problem
             if problem is not None:
                 self.problems.append(problem)
@@ -328,27 +307,6 @@ class Store:
         for path in self.path.glob(f".{FILE_NAME}.*"):
             path.unlink()
         shutil.rmtree(self.path / _SCRATCH, ignore_errors=True)
-
-
-def _find_problem(root: Path, path: Path, entry: FileEntry) -> Problem | None:
-    again = (
-        "run the analysis again"
-        if path.parts[0] == "conclusions"
-        else "ingest the collected segments again; they replace it if all of them are still there"
-    )
-    try:
-        found = hash_file(root / path)
-        if found != entry.sha256:
-            message = f"damaged: expected SHA-256 {entry.sha256[:16]}..., found {found[:16]}..."
-            return Problem(str(path), message, entry.rows, again)
-        rows = pq.read_metadata(root / path).num_rows
-    except FileNotFoundError:
-        return Problem(str(path), "missing", entry.rows, again)
-    except OSError as error:
-        return Problem(str(path), f"cannot be read: {error.strerror or error}", entry.rows, again)
-    if rows != entry.rows:
-        return Problem(str(path), f"expected {entry.rows} rows, found {rows}", entry.rows, again)
-    return None
 
 
 def _fit(record: type[Any], table: pa.Table) -> pa.Table:
