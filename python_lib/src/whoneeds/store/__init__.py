@@ -6,6 +6,7 @@ Parquet files under a manifest that knows the SHA-256 and the number of rows of 
 """
 
 from whoneeds.store.engine import EngineSettings
-from whoneeds.store.session import Problem, Store, open_store
+from whoneeds.store.problems import Problem
+from whoneeds.store.session import Store, open_store
 
 __all__ = ["EngineSettings", "Problem", "Store", "open_store"]
