@@ -41,7 +41,7 @@ def main() -> int:
     print(render(results))
     if asked.quick:
         left_out = ", ".join(usage for usage in USAGES if usage not in QUICK_CAMPAIGN)
-        print(f"skipped for time, played by make test-long: the usages {left_out}")
+        print(f"skipped: for time, the usages {left_out}; make test-long plays them")
     print(f"\nresults: {asked.out}")
     return int(any(result.get("problems") for result in results) or all("skipped" in result for result in results))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Values as YAML that every Ansible reads back equal, and runs nothing of (docs/decisions/inert-yaml.md).
+"""Values as YAML that every Ansible reads back equal, and runs nothing of (docs/decisions/facts.md).
 
 Each string is double-quoted, printable ASCII, with everything that could act escaped. A string that YAML would
 take for a string even without its quotes carries the tag ``!unsafe``, which tells Ansible never to template it. The
