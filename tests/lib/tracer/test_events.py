@@ -235,6 +235,7 @@ def test_a_connection_that_was_open_before(watch):
 def test_what_is_lost_is_a_gap(watch, monkeypatch):
     """A ring that is too small for what happens loses events, and says how many."""
     watch.source.close()
+    monkeypatch.setattr(tracefs, "_LEAST_BYTES", 4096)
     monkeypatch.setattr(events, "_STATE_BYTES", 1)
     small = Watch()
     try:

@@ -112,3 +112,22 @@ def test_memory_does_not_grow_with_processes_whose_end_was_lost(tmp_path):
     tasks.forget_gone()
     assert not tasks._tasks
     assert not tasks._attributes
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/usr/bin/../../tmp/evil", "evil"), ("/proc/self/root/usr/bin/x", "x"), ("relative", "relative"),
+        ("/usr/bin/no-such-program", "no-such-program"),
+    ],
+)  # fmt: skip
+def test_only_the_system_s_own_links_are_followed(tasks, path, name, monkeypatch):
+    """A path that leads out of the system's folders is not looked at: it could block, or lie."""
+    looked = []
+    monkeypatch.setattr(os, "readlink", lambda place: looked.append(place) or "../../tmp/further")
+    tasks.take(TaskBegan(SECOND_NS, 1, 500, "sh", False))
+    tasks.take(Executed(SECOND_NS, 500, 500, path))
+    holder = tasks.find_holder(500, SECOND_NS)
+    assert all(place.rpartition("/")[0] == "/usr/bin" for place in looked)
+    assert len(looked) == (path.startswith("/usr/bin/no"))
+    assert tasks.attributes_of(holder).name in (name, "further")

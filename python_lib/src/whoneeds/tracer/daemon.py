@@ -305,6 +305,7 @@ def run(settings: Settings, *, say: Any = None) -> None:
     ------
     WhoneedsError
     """
+    _allow_descriptors()
     gc.disable()  # rows by the ten thousand are no garbage; it is collected once a segment
     stop = StopSignal()
     notifier = ServiceNotifier()
@@ -340,6 +341,14 @@ def run(settings: Settings, *, say: Any = None) -> None:
         if tracer is not None and tracer.events is not None:
             tracer.events.close()
         spool.close()
+
+
+def _allow_descriptors() -> None:
+    """Take as many descriptors as the system lets us have: a channel is open for each network namespace."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 1 << 16 if hard == resource.RLIM_INFINITY else min(hard, 1 << 16)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _beat(tracer: Tracer, stop: StopSignal, notifier: ServiceNotifier) -> None:

@@ -17,6 +17,7 @@ from whoneeds.tracer.destroyed import DestroyedSockets
 from whoneeds.tracer.lives import FILTER, Lives, Talk
 from whoneeds.tracer.observation import Instant, Observation
 from whoneeds.tracer.ring import split_page
+from whoneeds.tracer.sampler import gap_reason
 from whoneeds.tracer.sock_diag import IPV6, address_text, decode_ends
 from whoneeds.tracer.socket_rows import Ended, Ends, Row
 from whoneeds.tracer.status import Identity, identity_of
@@ -24,8 +25,8 @@ from whoneeds.tracer.tasks import Tasks
 from whoneeds.tracer.tracefs import TraceInstance, open_tracefs, remove_stale
 from whoneeds.tracer.tracepoints import SocketDecoder, SocketDestroyed, StateChange, TaskDecoder
 
-#: For each processor: at 48 bytes a task event and 72 a state change, seconds of the busiest host.
-_STATE_BYTES, _TASK_BYTES = 8 << 20, 2 << 20
+#: Kernel memory for each ring. A connection makes some 450 bytes of events, a process some 200.
+_STATE_BYTES, _TASK_BYTES = 16 << 20, 4 << 20
 _MAX_PAGES = 4096
 #: How long an ended connection waits for the word that its socket is destroyed. It can stay that long when the peer
 #: does not answer a FIN, or the program keeps it open after a reset.
@@ -121,7 +122,7 @@ class EventSource:
     def watch(self, observation: Observation, at: Instant, own: int, doors: Dict[int, List[str]]) -> None:
         """Follow the network namespaces of the host; what cannot be followed is a gap."""
         for error in self.destroyed.watch(own, doors):
-            observation.add_gap("destroyed", "permission", error.message, at, at)
+            observation.add_gap("destroyed", gap_reason(error), error.message, at, at)
 
     def read(self, observation: Observation, clock: Callable[[], Instant]) -> None:
         """Take in everything that is there by now.
@@ -227,10 +228,9 @@ def _number(page: bytes, begin: int) -> int:
 
 def _read_ring(instance: TraceInstance, decode: Callable[..., Any]) -> Tuple[List[Any], int]:
     """All events of a ring, and how many the kernel wrote over."""
-    pages, _whole = instance.read_pages(_MAX_PAGES)
     events: List[Any] = []
     lost = 0
-    for page in pages:
+    for page in instance.read_pages(_MAX_PAGES):
         places, missed = split_page(page)
         lost += missed
         for at_ns, begin, end in places:

@@ -20,7 +20,8 @@ INTERPRETERS = re.compile(
 )
 #: Names that interpreters give to their own first thread.
 _OWN_NAMES = frozenset(("MainThread", "main", "node-MainThread"))
-_SYSTEM_FOLDERS = frozenset(
+#: Folders that only the system itself writes into.
+SYSTEM_FOLDERS = frozenset(
     f"{above}/{folder}" for above in ("", "/usr", "/usr/local") for folder in ("bin", "sbin", "libexec")
 )
 #: A number that is not negative and fits in 63 bits.
@@ -103,7 +104,7 @@ def program_name(exe: Optional[str], comm: str, read_link: Callable[[str], str] 
         return legal_text(base, _NAME_LENGTH) or "unknown"
     if INTERPRETERS.match(base) and comm and comm not in _OWN_NAMES and not INTERPRETERS.match(comm):
         return legal_text(comm, _NAME_LENGTH)
-    if folder in _SYSTEM_FOLDERS and "/" not in comm and comm not in (".", ".."):
+    if folder in SYSTEM_FOLDERS and "/" not in comm and comm not in (".", ".."):
         try:
             if os.path.normpath(os.path.join(folder, read_link(f"{folder}/{comm}"))) == exe:
                 return legal_text(comm, _NAME_LENGTH)

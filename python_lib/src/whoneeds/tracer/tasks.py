@@ -12,6 +12,7 @@ from typing import Callable, Dict, NamedTuple, Optional, Tuple
 from whoneeds.model.errors import HostError
 from whoneeds.tracer.owners import Holder
 from whoneeds.tracer.processes import (
+    SYSTEM_FOLDERS,
     Attributes,
     UserNames,
     open_process,
@@ -26,6 +27,9 @@ from whoneeds.tracer.tracepoints import Executed, TaskBegan, TaskEnded
 _TICKS_APART = 1
 #: A process ends before its files are closed, by the kernel's order of telling: so long it still counts.
 _LEAVING_NS = 2_000_000_000
+#: Where links are followed, and how many.
+_TRUSTED_FOLDERS = SYSTEM_FOLDERS | {"/etc/alternatives"}
+_MAX_LINKS = 8
 #: Ends that are lost leave threads behind; beyond this many, those that no longer run are forgotten.
 _MAX_TASKS = 1 << 17
 
@@ -175,7 +179,15 @@ class Tasks:
 
 
 def _resolved(path: Optional[str]) -> Optional[str]:
-    """The executable behind a path in one of the system's own folders (a link such as python3), else the path."""
-    if path is None or not path.startswith(("/usr/bin/", "/bin/", "/usr/sbin/", "/sbin/", "/usr/local/bin/")):
-        return path
-    return os.path.realpath(path)
+    """The executable behind links in the system's own folders (such as python3), as far as they stay there.
+
+    Any other folder could be one of the process's making, and looking into it could block the tracer.
+    """
+    for _step in range(_MAX_LINKS):
+        if path is None or os.path.normpath(path) != path or os.path.dirname(path) not in _TRUSTED_FOLDERS:
+            break
+        try:
+            path = os.path.normpath(os.path.join(os.path.dirname(path), os.readlink(path)))
+        except (OSError, ValueError):
+            break
+    return path

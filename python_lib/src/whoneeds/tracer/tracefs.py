@@ -21,6 +21,7 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NAME = re.compile(r"whoneeds-(\d+)-(\d+)-\d+-\w+\Z")
 _COUNT = itertools.count(1)
 _PAGE_BYTES = 1 << 16
+_LEAST_BYTES = 1 << 17
 _CLONE_NEWNS, _MS_REC, _MS_SLAVE, _MNT_DETACH = 0x00020000, 0x4000, 0x80000, 2
 
 
@@ -101,7 +102,7 @@ class TraceInstance:
     owner : (int, int)
         Number and start of the process that it belongs to: who finds it later can tell whether that still lives.
     buffer_bytes : int
-        Size of the ring, for each processor.
+        Size of the ring, all processors together; each has 128 KiB at least.
 
     Raises
     ------
@@ -120,8 +121,10 @@ class TraceInstance:
             raise _trace_error(error, "a trace instance") from error
         try:
             self._write("trace_clock", "boot")
-            self._write("buffer_size_kb", str(max(buffer_bytes >> 10, 4)))
-            for number in self._processors():
+            processors = self._processors()
+            each_bytes = max(buffer_bytes // max(len(processors), 1), _LEAST_BYTES)
+            self._write("buffer_size_kb", str(each_bytes >> 10))
+            for number in processors:
                 self._pipes[number] = self._open(f"per_cpu/cpu{number}/trace_pipe_raw", os.O_RDONLY | os.O_NONBLOCK)
         except OSError as error:
             self.close()
@@ -155,22 +158,19 @@ class TraceInstance:
         except OSError as error:
             raise _trace_error(error, f"event {event}") from error
 
-    def read_pages(self, most: int) -> Tuple[List[bytes], bool]:
+    def read_pages(self, most: int) -> List[bytes]:
         """All pages that are there, of all processors.
 
         Parameters
         ----------
         most : int
-            Pages that are read of one processor at the most.
+            Pages that are read of one processor at the most, so that reading ends while the kernel goes on writing.
 
-        Returns
-        -------
-        pages : list of bytes
-        whole : bool
-            False if there is more.
+        Raises
+        ------
+        HostError
         """
         pages: List[bytes] = []
-        whole = True
         for pipe in self._pipes.values():
             for _turn in range(most):
                 try:
@@ -182,9 +182,7 @@ class TraceInstance:
                 if not page:
                     break
                 pages.append(page)
-            else:
-                whole = False
-        return pages, whole
+        return pages
 
     def close(self) -> None:
         """Switch the events off and remove the instance."""
