@@ -109,10 +109,11 @@ check: static test-lib test-plugins test-gates ## what must be green before a ch
 test: venv ## everything that needs no second machine, two lanes at a time
 	$(BIN)/python -m tests.lanes static test-lib test-gates test-plugins test-matrix test-campaigns test-lab!
 
-test-long: venv ## kills, power cuts, fuzzing and the matrix at full count, and the lab for five minutes
+test-long: venv ## kills, power cuts and fuzzing at full count, every core in full, and the lab for five minutes
 	for campaign in kill power fuzz; do $(BIN)/python -m tests.campaigns $$campaign; done
 	$(BIN)/python -m tests.matrix
 	$(MAKE) lab
 
-bench: venv ## what a sample of the socket table costs, beside other tools, in one run
+bench: venv ## what a sample and what events cost, beside other tools, in one run
 	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench.short
