@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The program as it goes to hosts, run by a real Python 3.9 with nothing but its standard library."""
 
+import contextlib
+import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -46,3 +51,17 @@ def pyz(tmp_path_factory):
 def trace(python39, pyz):
     """The words that begin a command of the tracer on a host."""
     return [python39, "-I", "-S", str(pyz), "trace"]
+
+
+@pytest.fixture
+def folder():
+    """A folder for a tracer; whatever still runs there at the end is stopped."""
+    made = tempfile.mkdtemp(prefix="whoneeds-test-")
+    yield made
+    for name in ("supervisor.json", "status.json"):
+        with contextlib.suppress(OSError, ValueError, KeyError, ProcessLookupError):
+            document = json.loads((Path(made) / name).read_text())
+            stat = Path(f"/proc/{document['pid']}/stat").read_text()
+            if int(stat.rsplit(")", 1)[1].split()[19]) == document["start_ticks"]:
+                os.kill(document["pid"], signal.SIGKILL)
+    shutil.rmtree(made)

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A real tracer on real sockets: what it sees, how it ends, and what it does when things go wrong."""
+"""A real tracer on real sockets: what it sees, how it ends, and what it says of what it may not see."""
 
-import contextlib
 import json
 import os
 import shutil
@@ -14,79 +13,13 @@ import time
 from pathlib import Path
 
 import pytest
+from runs import read_all, rows, running, status
 
-from whoneeds.model.errors import HostError
 from whoneeds.model.evidence import Gap, ProcessRecord, SocketRecord
-from whoneeds.segment.read import read_segment
 from whoneeds.segment.spool import open_spool
 from whoneeds.tracer import clocks, daemon
 from whoneeds.tracer.observation import Instant
 from whoneeds.tracer.settings import make_settings
-from whoneeds.tracer.status import render
-
-
-def read_all(folder):
-    """All segments of a tracer's folder, oldest first."""
-    return [read_segment(str(path)) for path in sorted((Path(folder) / "segments").glob("*.seg"))]
-
-
-def rows(folder, record):
-    """All rows of a table in a tracer's folder."""
-    return [row for segment in read_all(folder) for row in segment.tables[record]]
-
-
-def status(trace, folder):
-    """What `trace status` says."""
-    answer = subprocess.run(
-        [*trace, "status", "--dir", str(folder), "--format", "json"], capture_output=True, text=True, check=False
-    )
-    return json.loads(answer.stdout)
-
-
-def wait_for(condition, seconds=15.0):
-    """Wait until something is true, and return it."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.05)
-    raise AssertionError("it did not happen in time")
-
-
-@pytest.fixture
-def folder():
-    """A folder for a tracer; whatever still runs there at the end is stopped."""
-    made = tempfile.mkdtemp(prefix="whoneeds-test-")
-    yield made
-    for name in ("supervisor.json", "status.json"):
-        with contextlib.suppress(OSError, ValueError, KeyError, ProcessLookupError):
-            document = json.loads((Path(made) / name).read_text())
-            stat = Path(f"/proc/{document['pid']}/stat").read_text()
-            if int(stat.rsplit(")", 1)[1].split()[19]) == document["start_ticks"]:
-                os.kill(document["pid"], signal.SIGKILL)
-    shutil.rmtree(made)
-
-
-@contextlib.contextmanager
-def running(trace, folder, *options):
-    """A tracer in the foreground that has taken its first sample."""
-    with subprocess.Popen(
-        [*trace, "run", "--dir", folder, *options], stderr=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
-        try:
-            wait_for(lambda: _samples(folder, process.pid))
-            yield process
-        finally:
-            process.kill()
-
-
-def _samples(folder, pid):
-    try:
-        document = json.loads((Path(folder) / "status.json").read_text())
-    except (OSError, ValueError):
-        return 0
-    return document["samples"] if document["pid"] == pid and document["state"] == "running" else 0
 
 
 def test_a_run_sees_who_talks_to_whom(trace, folder):
@@ -150,89 +83,6 @@ def test_asked_to_end_it_writes_what_it_saw(trace, folder, number):
     assert status(trace, folder)["state"] == "stopped"
 
 
-def test_a_second_tracer_is_refused(trace, folder):
-    """A second tracer on one folder ends at once with exit code 1 and names the first; that one goes on."""
-    with running(trace, folder, "--period", "0.2") as first:
-        answer = subprocess.run(
-            [*trace, "run", "--dir", folder, "--for", "1"], capture_output=True, text=True, check=False
-        )
-        assert answer.returncode == 1
-        assert str(first.pid) in answer.stderr
-        assert "another tracer writes into" in answer.stderr
-        assert status(trace, folder)["pid"] == first.pid
-        assert status(trace, folder)["state"] == "running"
-
-
-def test_killed_it_is_called_failed_and_the_next_run_tells_of_the_gap(trace, folder):
-    """After kill -9 committed segments are there, status says failed, and the next run says what is missing."""
-    config = Path(folder) / "c.json"
-    config.write_text(json.dumps({"schema": 1, "period_s": 0.1, "rotate_s": 1}))
-    with running(trace, folder, "--config", str(config)) as process:
-        wait_for(lambda: len(list((Path(folder) / "segments").glob("*.seg"))) >= 2)
-        process.kill()
-        process.wait()
-    committed = read_all(folder)
-    answer = status(trace, folder)
-    assert answer["state"] == "failed"
-    subprocess.run([*trace, "run", "--for", "0.2", "--dir", folder, "--config", str(config)], check=True, stderr=-1)
-    after = read_all(folder)
-    assert [segment.digest for segment in after[: len(committed)]] == [segment.digest for segment in committed]
-    (gap,) = [gap for gap in after[-1].tables[Gap] if gap.source == "tracer"]
-    assert gap.reason == "failed"
-    assert abs(gap.first_ns - committed[-1].header.closed_ns) < 2e9
-    assert gap.last_ns >= committed[-1].header.closed_ns
-
-
-def test_killed_again_before_it_wrote_anything_the_first_loss_is_told_too(trace, folder):
-    """A tracer that is killed before its first segment leaves the loss before it to be told by the next one."""
-    with running(trace, folder, "--period", "0.2") as first:
-        began_ns = json.loads((Path(folder) / "status.json").read_text())["since_ns"]
-        first.kill()
-        first.wait()
-    with running(trace, folder, "--period", "0.2") as second:
-        second.kill()
-        second.wait()
-    subprocess.run([*trace, "run", "--for", "0.2", "--dir", folder], check=True, stderr=-1)
-    (gap,) = [gap for gap in rows(folder, Gap) if gap.source == "tracer"]
-    assert gap.first_ns <= began_ns + 20_000_000
-
-
-def test_a_state_file_with_an_impossible_time_is_shown(tmp_path):
-    """Status answers although the state file names a time that no calendar has."""
-    assert "since" not in " ".join(render({"state": "stopped", "since_ns": 10**40}))
-
-
-@pytest.mark.parametrize(("state", "waiting"), [("failed", 0), ("stopped", 2)])
-def test_an_end_that_could_not_write_is_a_loss(tmp_path, state, waiting):
-    """After a tracer that failed, or stopped with segments that the disk did not take, the next tells of the loss."""
-    ended_ns = time.time_ns() - 10_000_000_000
-    document = {"schema": 1, "state": state, "waiting": waiting, "committed_ns": ended_ns, "pid": 1, "start_ticks": 0}
-    (tmp_path / "status.json").write_text(json.dumps(document))
-    settings = make_settings({"dir": str(tmp_path)}, {"for_s": 0.1})
-    daemon.run(settings)
-    (gap,) = [gap for gap in rows(tmp_path, Gap) if gap.source == "tracer"]
-    assert abs(gap.first_ns - ended_ns) < 1e9
-
-
-def test_what_was_seen_before_a_failure_is_written(tmp_path, monkeypatch):
-    """A tracer that ends because samples fail commits what it saw before."""
-    tracer_sample = daemon.Sampler.sample
-    taken = []
-
-    def sample(sampler, observation, at):
-        taken.append(at)
-        if len(taken) > 1:
-            raise HostError("the kernel answers no more")
-        return tracer_sample(sampler, observation, at)
-
-    monkeypatch.setattr(daemon.Sampler, "sample", sample)
-    with pytest.raises(HostError, match="answers no more"):
-        daemon.run(make_settings({"dir": str(tmp_path), "period_s": 0.1}, {}))
-    (segment,) = read_all(tmp_path)
-    assert segment.tables[SocketRecord]
-    assert [gap.lost for gap in segment.tables[Gap] if "answers no more" in gap.detail] == [4]
-
-
 def test_a_frozen_tracer_says_that_it_was_late(trace, folder):
     """Samples that could not be taken in time are a gap with their number."""
     with running(trace, folder, "--period", "0.2") as process:
@@ -268,58 +118,6 @@ def test_wrong_settings_end_with_what_to_do(trace, folder, options, words):
         assert "found" in answer.stderr
         assert all(word in answer.stderr for word in words), answer.stderr
         assert "Traceback" not in answer.stderr
-
-
-def test_the_supervisor_starts_a_killed_tracer_again_and_stops_in_time(trace, folder):
-    """A tracer that is killed runs again soon; at the end of its time everything ends by itself."""
-    begun = time.monotonic()
-    subprocess.run([*trace, "start", "--for", "6", "--period", "0.2", "--dir", folder], check=True, stdout=-1)
-    first = status(trace, folder)
-    assert (first["state"], first["supervised"], first["restarts"]) == ("running", True, 0)
-    os.kill(first["pid"], signal.SIGKILL)
-    second = wait_for(lambda: (found := status(trace, folder))["pid"] != first["pid"] and found["samples"] and found)
-    assert (second["state"], second["restarts"]) == ("running", 1)
-    last = wait_for(lambda: not (found := status(trace, folder))["supervised"] and found)
-    assert last["state"] == "stopped"
-    assert 5.5 <= time.monotonic() - begun <= 12
-    assert [gap.reason for gap in rows(folder, Gap) if gap.source == "tracer"] == ["failed"]
-
-
-def test_start_and_stop_can_be_said_twice(trace, folder):
-    """Starting what runs and stopping what does not are no errors, and change nothing."""
-    for _ in range(2):
-        answer = subprocess.run([*trace, "start", "--period", "0.2", "--dir", folder], check=True, stdout=-1, text=True)
-    assert "runs already" in answer.stdout
-    pid = status(trace, folder)["pid"]
-    answers = [
-        subprocess.run([*trace, "stop", "--dir", folder], check=True, stdout=-1, text=True).stdout for _ in range(2)
-    ]
-    assert "stopped process" in answers[0]
-    assert "no tracer runs" in answers[1]
-    assert not Path(f"/proc/{pid}").exists()
-    assert status(trace, folder)["state"] == "stopped"
-    assert sum(segment.header.samples for segment in read_all(folder)) > 0
-
-
-def test_the_supervisor_holds_nothing_of_its_caller(trace, folder):
-    """Whoever starts a tracer through a pipe gets the end of that pipe at once: nothing is held open."""
-    begun = time.monotonic()
-    subprocess.run([*trace, "start", "--for", "20", "--dir", folder], check=True, capture_output=True, timeout=15)
-    assert time.monotonic() - begun < 10
-    subprocess.run([*trace, "stop", "--dir", folder], check=True, stdout=-1)
-
-
-def test_a_number_that_went_to_another_process_is_not_killed(trace, folder):
-    """Stop does not touch a process that only has the number of the tracer."""
-    subprocess.run([*trace, "run", "--for", "0.2", "--dir", folder], check=True, stderr=-1)
-    path = Path(folder) / "status.json"
-    with subprocess.Popen(["/bin/sleep", "60"]) as bystander:
-        document = {**json.loads(path.read_text()), "pid": bystander.pid, "state": "running"}
-        path.write_text(json.dumps(document))
-        answer = subprocess.run([*trace, "stop", "--dir", folder], check=True, stdout=-1, text=True)
-        assert "no tracer runs" in answer.stdout
-        assert bystander.poll() is None
-        bystander.kill()
 
 
 def test_the_budget_holds_while_it_runs(trace, folder):
@@ -458,64 +256,3 @@ def test_without_any_source_it_says_what_to_install(trace, folder):
     )
     assert answer.returncode == 1
     assert "install psutil" in answer.stderr
-
-
-@pytest.mark.root
-def test_short_connections_are_seen_between_samples(trace, folder):
-    """A connection of milliseconds between two samples is in the segment, with its process, by the kernel's events."""
-    if os.geteuid() != 0:
-        pytest.skip("kernel events need root")
-    with subprocess.Popen([*trace, "run", "--for", "4", "--period", "3600", "--dir", folder]) as tracer:
-        wait_for(lambda: status(trace, folder).get("samples"))
-        if "events" not in status(trace, folder)["sources"]:
-            tracer.wait()
-            pytest.skip("no kernel events here")
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            port = server.getsockname()[1]
-            call = f"import socket; socket.create_connection(('127.0.0.1', {port})).close()"
-            caller = subprocess.Popen([sys.executable, "-c", call])
-            server.accept()[0].close()
-            caller.wait()
-    names = {row.process_id: row.pid for row in rows(folder, ProcessRecord)}
-    found = [row for row in rows(folder, SocketRecord) if row.remote_port == port]
-    assert [(names[row.process_id], row.source, row.end) for row in found] == [(caller.pid, "event", "fin")]
-    assert read_all(folder)[0].header.sources == ("event", "table")
-    assert status(trace, folder)["events"]["lost"] == 0
-
-
-@pytest.mark.root
-def test_events_that_fail_leave_samples(tmp_path, monkeypatch):
-    """If the kernel's events stop working, the segment says so and sampling goes on."""
-    settings = make_settings({}, {"dir": str(tmp_path / "t")})
-    spool = open_spool(settings.dir, settings.budget_bytes)
-    tracer = daemon.Tracer(settings, spool)
-    if tracer.events is None:
-        spool.close()
-        pytest.skip("no kernel events here")
-    tracer.take_sample()
-
-    def fail(*_arguments):
-        raise OSError(5, "ring is broken")
-
-    monkeypatch.setattr(tracer.events, "read", fail)
-    tracer.take_sample()
-    assert tracer.events is None
-    tracer.close(clocks.now())
-    spool.close()
-    (segment,) = read_all(settings.dir)
-    assert segment.header.samples == 2
-    (gap,) = [gap for gap in segment.tables[Gap] if gap.source == "events"]
-    assert gap.reason == "failed"
-    assert "ring is broken" in gap.detail
-
-
-@pytest.mark.root
-def test_in_a_container_samples_alone_are_taken_and_the_segment_says_so(trace, folder):
-    """Where events cannot be used, each segment carries a gap that says what is missed."""
-    inside = ["unshare", "--pid", "--fork", "--mount-proc"]
-    if subprocess.run([*inside, "true"], check=False).returncode:
-        pytest.skip("no right to make pid namespaces")
-    subprocess.run([*inside, *trace, "run", "--for", "1", "--period", "0.5", "--dir", folder], check=True)
-    (gap,) = [gap for gap in rows(folder, Gap) if gap.source == "events"]
-    assert (gap.reason, "samples alone" in gap.detail) == ("unsupported", True)
-    assert read_all(folder)[0].header.samples >= 2
