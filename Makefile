@@ -107,7 +107,7 @@ test-lab: venv ## as root: the lab's hosts, discovered over ssh and scored
 check: static test-lib test-plugins test-gates ## what must be green before a change is done
 
 test: venv ## everything that needs no second machine, two lanes at a time
-	$(BIN)/python -m tests.lanes static test-lib test-gates test-plugins test-matrix test-campaigns test-lab!
+	$(BIN)/python -m tests.lanes static test-lab test-lib test-matrix test-plugins test-gates test-campaigns
 
 test-long: venv ## kills, power cuts and fuzzing at full count, every core in full, and the lab for five minutes
 	for campaign in kill power fuzz; do $(BIN)/python -m tests.campaigns $$campaign; done

@@ -3,6 +3,7 @@
 
 import json
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from .conftest import variables_of
 from .namespace_host import NamespaceHost
-from .played import BIN, Played, Player
+from .played import Played, Player
 
 pytestmark = pytest.mark.root
 
@@ -74,12 +75,13 @@ def story(player: Player, new_host: Callable[[str], NamespaceHost]) -> Iterator[
     inventory = player.inventory(variables, whoneeds_dir=str(player.folder / "found"))
     # The controller has a network of its own, in which even the loopback link is down.
     player.prefix = ["unshare", "--net", "--"]
-    talkers = [
-        subprocess.Popen(hosts[name].command(str(BIN / "python"), "-c", TALK.format(port=6379))) for name in GOOD
-    ]
+    # by the interpreter's own path: where the checkout lies below /tmp, hosts do not see it
+    python = str(Path(sys.executable).resolve())
+    talkers = [subprocess.Popen(hosts[name].command(python, "-c", TALK.format(port=6379))) for name in GOOD]
     told = Story(player.folder, hosts)
     told.note("before", Played(0, [], ""))
     told.note("foreseen", player.play("whoneeds.discovery.discover", inventory, "--check", "--diff", **SETTINGS))
+    assert [talker.poll() for talker in talkers] == [None, None]
     told.note("discovered", player.play("whoneeds.discovery.discover", inventory, **SETTINGS))
     told.note("published", player.play("whoneeds.discovery.publish", inventory, "--diff"))
     told.note("gathered", player.play(write_gather(player.folder), inventory))
