@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -70,13 +71,13 @@ def measure(source: str, rate: float, seconds: float) -> dict[str, Any]:
             time.sleep(0.1)
         time.sleep(2)
         before_s, begin_s = _cpu_s(tracer.pid), time.monotonic()
-        truth = make_connections(rate, seconds)
+        port, truth = make_connections(rate, seconds)
         time.sleep(1.5)
         spent_s, passed_s = _cpu_s(tracer.pid) - before_s, time.monotonic() - begin_s
         rss_mib = _peak_mib(tracer.pid)
         tracer.terminate()
         tracer.wait()
-        seen, right, wrong, lost = judge(Path(folder), truth)
+        seen, right, wrong, lost = judge(Path(folder), port, truth)
     ends = 2 * len(truth)
     return {
         "source": source, "wanted_per_s": rate, "made_per_s": len(truth) / seconds, "connections": len(truth),
@@ -85,9 +86,9 @@ def measure(source: str, rate: float, seconds: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def make_connections(rate: float, seconds: float) -> dict[int, tuple[int, int]]:
-    """Make connections at a rate; the caller's and the server's process by the caller's port."""
-    truth: dict[int, tuple[int, int]] = {}
+def make_connections(rate: float, seconds: float) -> tuple[int, list[tuple[int, int, int]]]:
+    """Make connections at a rate: the server's port; caller's port, caller's and server's process of each."""
+    truth: list[tuple[int, int, int]] = []
     with socket.create_server(("127.0.0.1", 0), backlog=4096) as server:
         port = server.getsockname()[1]
         server_pid = os.fork()
@@ -108,43 +109,53 @@ def make_connections(rate: float, seconds: float) -> dict[int, tuple[int, int]]:
                 shots.append(subprocess.Popen(words, stdout=subprocess.PIPE, text=True))
                 continue
             with socket.create_connection(("127.0.0.1", port)) as client:
-                truth[client.getsockname()[1]] = (os.getpid(), server_pid)
+                truth.append((client.getsockname()[1], os.getpid(), server_pid))
                 client.sendall(b"x")
         time.sleep(0.002)
     for shot in shots:
         answer, _error = shot.communicate()
         pid, local_port = map(int, answer.split())
-        truth[local_port] = (pid, server_pid)
+        truth.append((local_port, pid, server_pid))
     with socket.create_connection(("127.0.0.1", port)) as client:
-        truth[client.getsockname()[1]] = (os.getpid(), server_pid)
+        truth.append((client.getsockname()[1], os.getpid(), server_pid))
         client.sendall(b"q")
     os.waitpid(server_pid, 0)
-    return truth
+    return port, truth
 
 
-def judge(folder: Path, truth: dict[int, tuple[int, int]]) -> tuple[int, int, int, int]:
-    """How many ends were seen, how many with the right process, how many with a wrong one, and what was called lost."""
-    seen, right, wrong, lost = set(), set(), set(), 0
-    server_port = None
+def judge(folder: Path, port: int, truth: list[tuple[int, int, int]]) -> tuple[int, int, int, int]:
+    """How many ends were seen, how many with the right process, how many with a wrong one, and what was called lost.
+
+    A port is used again within seconds; so ends with one port are compared as many as there are.
+    """
+    expected: defaultdict[tuple[int, bool], Counter[int]] = defaultdict(Counter)
+    for caller_port, caller, server in truth:
+        expected[caller_port, False][caller] += 1
+        expected[caller_port, True][server] += 1
+    rows: dict[tuple[int, bool], dict[str, int | None]] = {}
+    lost = 0
     for path in sorted((folder / "segments").glob("*.seg")):
         segment = read_segment(str(path))
-        pids = {row.process_id: row.pid for row in segment.tables[ProcessRecord]}
+        pids: dict[str | None, int | None] = {row.process_id: row.pid for row in segment.tables[ProcessRecord]}
         lost += sum(gap.lost or 0 for gap in segment.tables[Gap] if gap.source in ("events", "destroyed"))
         for row in segment.tables[SocketRecord]:
-            if row.remote_port is None or row.local_addr != "127.0.0.1":
+            if (
+                row.remote_port is None
+                or row.local_addr != "127.0.0.1"
+                or port not in (row.local_port, row.remote_port)
+            ):
                 continue
-            called = row.local_port not in truth
-            caller_port = row.remote_port if called else row.local_port
-            if caller_port not in truth:
-                continue
-            server_port = server_port or (row.local_port if called else row.remote_port)
-            if server_port not in (row.local_port, row.remote_port):
-                continue
-            end = (caller_port, called)
-            seen.add(end)
-            if row.process_id is not None:
-                (right if pids[row.process_id] == truth[caller_port][called] else wrong).add(end)
-    return len(seen), len(right - wrong), len(wrong), lost
+            called = row.local_port == port
+            end = (row.remote_port if called else row.local_port, called)
+            rows.setdefault(end, {})[row.socket_id] = pids.get(row.process_id)
+    seen = right = wrong = 0
+    for (caller_port, called), sockets in rows.items():
+        wanted = expected[caller_port, called]
+        seen += min(len(sockets), sum(wanted.values()))
+        named = Counter(pid for pid in sockets.values() if pid is not None)
+        right += sum(min(count, wanted[pid]) for pid, count in named.items())
+        wrong += sum(max(count - wanted[pid], 0) for pid, count in named.items())
+    return seen, right, wrong, lost
 
 
 def _cpu_s(pid: int) -> float:

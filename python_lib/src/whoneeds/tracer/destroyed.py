@@ -49,7 +49,7 @@ class DestroyedSockets:
         Room for messages that were not read yet, for each namespace.
     """
 
-    def __init__(self, buffer_bytes: int = 8 << 20) -> None:
+    def __init__(self, buffer_bytes: int = 16 << 20) -> None:
         self._buffer_bytes = buffer_bytes
         self._channels: Dict[int, Any] = {}
 
