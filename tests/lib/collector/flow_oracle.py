@@ -115,8 +115,15 @@ def _candidates(a: Life, lives: list[Life], offset_ns: int) -> list[Life]:
         and b.local == a.remote
         and b.remote == a.local
         and (not (a.loopback or b.loopback) or (a.host, a.netns) == (b.host, b.netns))
+        and not _left_before(a, b)
+        and not _left_before(b, a)
         and _overlap(a, b) >= -_slack(a, b, offset_ns)
     ]
+
+
+def _left_before(a: Life, b: Life) -> bool:
+    """Whether what is left of `a` was there before `b`, whose begin is known, began on the same host."""
+    return a.host == b.host and not a.seen_open and b.initiated is not None and a.first < b.first
 
 
 def _favourite(a: Life, lives: list[Life], offset_ns: int) -> Life | None:
@@ -305,7 +312,8 @@ def expected_attribution(flow: Flow, side: str, hosts: list[Host], offset_ns: in
         if holders:
             counted = max((row.owners or 0) for _, row in life.rows)
             return nothing | {"rule": "socket"} | _agree(holders, max(0, counted - len(holders)))
-    if side == "orig" or host is None or flow.direction == "unknown":
+    failed = flow.values["end"] in ("unanswered", "rejected")
+    if side == "orig" or host is None or flow.direction == "unknown" or failed:
         return nothing
     end = (flow.values["resp_addr"], flow.values["resp_port"])
     both = (end[0], flow.values["orig_addr"])

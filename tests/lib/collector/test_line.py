@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The whole line of the collector on two hosts."""
 
-from fleet import ANY, Host
+from fleet import ANY, DAY_NS, Host
 from line import run_line
 
 
@@ -30,3 +30,30 @@ def test_a_connection_seen_at_both_ends_is_one_flow_with_both_programs() -> None
     assert (use["resp_host"], use["resp_app"], use["flows"]) == ("db1", "postgres", 1)
     (instance,) = made["application_instance"]
     assert instance["process_id"] == nginx
+
+
+def test_a_refused_connection_is_nobody_s_at_the_called_end() -> None:
+    """A program that begins to wait only after a connection was refused is not named as its other end."""
+    host = Host("web1", ("10.0.0.1",)).segment()
+    curl = host.process("curl", 10)
+    later = host.process("later", 20)
+    host.socket(("127.0.0.1", 18080), span=(12, 60), by=later)
+    host.socket(
+        ("127.0.0.1", 40000), ("127.0.0.1", 18080), (10, 10), curl, state="close", source="event", initiated=True,
+        end="rejected", samples=0,
+    )  # fmt: skip
+    (row,) = run_line([host])["connection"]
+    assert (row["orig_app"], row["resp_app"], row["end"], row["direction"]) == ("curl", None, "rejected", "event")
+
+
+def test_what_is_left_of_an_older_connection_is_not_the_other_end_of_a_new_one() -> None:
+    """A tuple in time_wait that was there before a connection with the same ports began stays by itself."""
+    host = Host("web1", ("10.0.0.1",)).segment()
+    curl = host.process("curl", 10)
+    host.socket(("127.0.0.1", 18080), ("127.0.0.1", 40000), (0, 11), state="time_wait", source="tuple_only")
+    host.socket(
+        ("127.0.0.1", 40000), ("127.0.0.1", 18080), (12, 13), curl, state="close", source="event", initiated=True,
+        end="fin", samples=0,
+    )  # fmt: skip
+    rows = run_line([host])["connection"]
+    assert sorted((row["first_ns"] - DAY_NS) // 10**9 for row in rows) == [0, 12]

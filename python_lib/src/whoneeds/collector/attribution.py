@@ -5,7 +5,8 @@ Two rules, the first that gives an answer counts:
 
 * ``socket``: the very socket was seen in the hands of a process;
 * ``listener``: the end was called, and a process waits on that port, address and namespace at that time. It is
-  not used for programs that wait on behalf of others (socket activation): they never speak.
+  not used for programs that wait on behalf of others (socket activation): they never speak; nor for connections that
+  did not come about: nobody spoke.
 
 Several candidates: no process is named, and an application only if all of them are the same one.
 """
@@ -15,7 +16,7 @@ from typing import Any
 import ibis
 
 from whoneeds.collector.addresses import find_claims, home_namespaces
-from whoneeds.collector.flows import FlowSettings, far_ends
+from whoneeds.collector.flows import FAILED, FlowSettings, far_ends
 from whoneeds.collector.listeners import match_listeners
 from whoneeds.collector.owners import count_holders, find_holders
 from whoneeds.collector.sockets import Keep, is_loopback, keep_nothing, merge_sockets
@@ -75,12 +76,12 @@ def _sides(flows: ibis.Table) -> ibis.Table:
     """Both ends of each flow as rows."""
     time = {"first_ns": flows.first_ns, "last_ns": flows.last_ns, "period_s": flows.period_s}
     orig = flows.select(
-        "flow_id", "protocol", "direction", side=ibis.literal("orig"), host=flows.orig_host,
+        "flow_id", "protocol", "direction", "end", side=ibis.literal("orig"), host=flows.orig_host,
         socket_id=flows.orig_socket_id, other_socket_id=flows.resp_socket_id, addr=flows.orig_addr,
         port=flows.orig_port, peer_addr=flows.resp_addr, peer_port=flows.resp_port, **time,
     )  # fmt: skip
     resp = flows.select(
-        "flow_id", "protocol", "direction", side=ibis.literal("resp"), host=flows.resp_host,
+        "flow_id", "protocol", "direction", "end", side=ibis.literal("resp"), host=flows.resp_host,
         socket_id=flows.resp_socket_id, other_socket_id=flows.orig_socket_id, addr=flows.resp_addr,
         port=flows.resp_port, peer_addr=flows.orig_addr, peer_port=flows.orig_port, **time,
     )  # fmt: skip
@@ -113,7 +114,8 @@ def _by_listener(
     keep: Keep,
 ) -> ibis.Table:
     """Flow, side, process, application and candidates of ends that a listener stands for."""
-    called = ends.filter(ends.side == "resp", ends.host.notnull(), ends.direction != "unknown")
+    answered = ~ends["end"].isin(FAILED).fill_null(False)
+    called = ends.filter(ends.side == "resp", ends.host.notnull(), ends.direction != "unknown", answered)
     lives = keep(merge_sockets(sockets, segments))
     spaces = sockets.group_by("socket_id").aggregate(netns=sockets.netns.max())
     seen = spaces.rename(seen_id="socket_id", seen_netns="netns")

@@ -24,6 +24,8 @@ from whoneeds.model.schema import columns
 
 #: Ports that only services use: below it a program needs a privilege to wait.
 WELL_KNOWN = 1024
+#: Ends of connections that never came about.
+FAILED = ("unanswered", "rejected")
 
 
 @dataclass(frozen=True)

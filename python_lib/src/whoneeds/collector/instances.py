@@ -13,6 +13,7 @@ made the socket, the others inherited it.
 
 import ibis
 
+from whoneeds.collector.flows import FAILED
 from whoneeds.collector.owners import find_holders
 from whoneeds.collector.sockets import Keep, is_loopback, keep_nothing
 from whoneeds.model.conclusions import ApplicationInstance, ServiceUse
@@ -21,8 +22,6 @@ from whoneeds.model.evidence import LOCATIONS
 from whoneeds.model.schema import columns
 
 EVERYWHERE = "all"
-#: Ends of connections that never came about: nothing was used.
-FAILED = ("unanswered", "rejected")
 
 
 def select_flows(flows: ibis.Table, location: str | None = None) -> ibis.Table:

@@ -6,6 +6,7 @@ be on two hosts, and hosts' clocks differ; so two sockets are paired only if eac
 
 * among sockets in one namespace of one host, which cannot hold one tuple twice at a time, the longest overlap
   in time wins;
+* a tuple that is left of a closed conversation does not belong to one that is known to have begun later;
 * if sockets of several namespaces or hosts come within the clocks' uncertainty of the best, nobody can tell.
 
 What cannot be told is not paired: both sides stay as conversations of which one end was seen.
@@ -50,6 +51,12 @@ def find_candidates(lives: ibis.Table, clock_offset_ns: int) -> ibis.Table:
     )
     begin = ibis.ifelse(both.first_ns > both.other_first_ns, both.first_ns, both.other_first_ns)
     end = ibis.ifelse(both.last_ns < both.other_last_ns, both.last_ns, both.other_last_ns)
+    # what is left of a closed conversation on the same host was there before another one began: it is not that one's
+    earlier = (both.host == both.other_host) & (
+        _left_before(both.open, both.first_ns, both.other_initiated, both.other_first_ns)
+        | _left_before(both.other_open, both.other_first_ns, both.initiated, both.first_ns)
+    )
+    both = both.filter(~earlier)
     both = both.mutate(
         overlap_ns=end - begin,
         slack_ns=((both.period_s + both.other_period_s) * 1e9).cast("int64") + clock_offset_ns,
@@ -117,11 +124,15 @@ def _ends(lives: ibis.Table) -> ibis.Table:
     place = lives.host + ibis.literal("/") + lives.netns
     return lives.select(
         "life", "socket_id", "protocol", "local_addr", "local_port", "remote_addr", "remote_port", "first_ns",
-        "last_ns", "period_s",
+        "last_ns", "period_s", "host", "open", "initiated",
         place=place,
         # loopback is another network in every namespace
         scope=ibis.ifelse(is_loopback(lives.local_addr) | is_loopback(lives.remote_addr), place, ibis.literal("")),
     )  # fmt: skip
+
+
+def _left_before(is_open: Any, first_ns: Any, other_initiated: Any, other_first_ns: Any) -> Any:
+    return ~is_open & other_initiated.notnull() & (first_ns < other_first_ns)
 
 
 def _where(condition: Any, value: Any) -> Any:
