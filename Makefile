@@ -64,8 +64,8 @@ discover: install ## trace this machine for TRACE_S seconds and publish what nee
 	@$(BIN)/whoneeds deps --store $(LOCAL)/store
 	@echo
 	@echo "facts:      .whoneeds/local/facts.json"
-	@echo "inventory:  ansible-inventory -i inventories/local --graph     (whoneeds_* groups and the variable 'whoneeds')"
-	@echo "overlay:    .whoneeds/local/overlay                            (the same as plain inventory files)"
+	@echo "inventory:  .venv/bin/ansible-inventory -i inventories/local --graph   (whoneeds_* groups and the variable 'whoneeds')"
+	@echo "overlay:    .whoneeds/local/overlay                                    (the same as plain inventory files)"
 
 .PHONY: lab
 lab: venv ## as root: start a fleet of real hosts, discover it over ssh for LOAD_S seconds, and score the answer

@@ -36,7 +36,8 @@ class ActionModule(ActionBase):
             if self._task.check_mode:
                 return {"changed": False, "skipped": True, "msg": "nothing has been collected yet"}
             raise AnsibleActionFail(
-                "Nothing to analyze: expected collected segments in %s, found no such folder; collect first"
+                "Nothing to analyze: expected collected segments in %s, found no such folder; collect first, "
+                "and again after a minute if no segment was complete yet"
                 % wanted["incoming"]
             )
         arguments = ["run", "--from", wanted["incoming"], "--store", wanted["store"]]
