@@ -28,7 +28,7 @@ def live(*events):
     lives = Lives()
     for event, holder in events:
         lives.take_change(event, holder)
-    lives.take_destroyed(destroyed(10**10))
+    lives.take_destroyed(destroyed(events[-1][0].at_ns))
     return lives.collect(7)
 
 
@@ -124,6 +124,40 @@ def test_destroyed_sockets_are_asked_for_once_and_not_for_ever():
     assert lives.collect(1) == []
     assert len(lives.collect(2)) == 1
     assert lives.collect(2) == []
+
+
+def test_a_passive_established_names_nobody_even_outside_an_interrupt():
+    """A packet that a process hands to the kernel is worked on in that process, which is not the connection's."""
+    (talk,) = live(
+        (change(5, SYN_RECV, ESTABLISHED), CURL), (change(9, ESTABLISHED, CLOSE, interrupt=True), CURL)
+    )  # fmt: skip
+    assert talk.ended.holders == ()
+
+
+def test_what_is_said_twice_counts_once():
+    """A change to the state that the socket is in already changes nothing."""
+    (talk,) = live(
+        (change(5, CLOSE, SYN_SENT), CURL), (change(9, ESTABLISHED, FIN_WAIT1), CURL),
+        (change(9, FIN_WAIT1, FIN_WAIT1), NGINX),
+    )  # fmt: skip
+    assert (talk.ended.begun_ns, talk.ended.holders) == (5, (CURL,))
+
+
+def test_a_connection_that_is_shut_at_one_end_goes_on():
+    """A connection is over when its socket is gone, not when one side has said all it had to say."""
+    lives = Lives()
+    lives.take_change(change(5, ESTABLISHED, FIN_WAIT1), CURL)
+    lives.take_destroyed(destroyed(500))
+    assert lives.collect(7)[0].ended.ended_ns == 500
+
+
+def test_the_rest_is_counted_at_the_end():
+    """What nobody asked for when a run ends is counted and forgotten."""
+    lives = Lives()
+    for socket in (1, 2, 3):
+        lives.take_change(change(socket, ESTABLISHED, FIN_WAIT1, socket=socket), CURL)
+    lives.take_destroyed(destroyed(9, socket=1, cookie=1))
+    assert (lives.forget_rest(), lives.forget_rest()) == (3, 0)
 
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.sampled_from((SYN_SENT, ESTABLISHED, FIN_WAIT1, CLOSE))), max_size=60))

@@ -105,7 +105,7 @@ def test_who_has_the_number_now_is_not_who_had_it_then():
 
 def test_memory_does_not_grow_with_processes_whose_end_was_lost(tmp_path):
     """Threads that no longer run are forgotten when a segment is closed."""
-    tasks = Tasks(str(tmp_path), ticks_per_s=100)
+    tasks = Tasks(str(tmp_path), ticks_per_s=100, most=500)
     for tid in range(1, 1000):
         tasks.take(TaskBegan(SECOND_NS, 0, tid, "sh", False))
         tasks.find_holder(tid, SECOND_NS)
@@ -131,3 +131,47 @@ def test_only_the_system_s_own_links_are_followed(tasks, path, name, monkeypatch
     assert all(place.rpartition("/")[0] == "/usr/bin" for place in looked)
     assert len(looked) == (path.startswith("/usr/bin/no"))
     assert tasks.attributes_of(holder).name in (name, "further")
+
+
+def test_a_name_stays_known_while_a_program_changes(tasks):
+    """A process that closes a connection and executes another program at once was the first one while it had it."""
+    tasks.take(TaskBegan(SECOND_NS, 1, 500, "sh", False))
+    tasks.take(Executed(SECOND_NS, 500, 500, "/bin/one"))
+    holder = tasks.find_holder(500, SECOND_NS)
+    tasks.take(Executed(2 * SECOND_NS, 500, 500, "/bin/two"))
+    assert tasks.attributes_of(holder).name == "one"
+
+
+def test_a_thread_that_executes_becomes_the_process(tasks):
+    """After a thread has executed a program, its process lives on, although its first thread was told to end."""
+    tasks.take(TaskBegan(SECOND_NS, 1, 500, "java", False))
+    tasks.take(TaskBegan(SECOND_NS, 500, 501, "java", True))
+    tasks.take(TaskEnded(2 * SECOND_NS, 500))
+    tasks.take(Executed(2 * SECOND_NS, 500, 501, "/bin/other"))
+    tasks.drop_ended(9 * SECOND_NS)
+    holder = tasks.find_holder(500, 9 * SECOND_NS)
+    assert (holder, tasks.attributes_of(holder).name) == (Holder(500, 100), "other")
+    assert tasks.find_holder(501, 9 * SECOND_NS) is None
+
+
+def test_a_program_that_was_executed_by_a_descriptor_has_no_name(tasks):
+    """The number of a descriptor is not the name of a program."""
+    tasks.take(TaskBegan(SECOND_NS, 1, 500, "sh", False))
+    tasks.take(Executed(SECOND_NS, 500, 500, "/dev/fd/3"))
+    assert tasks.attributes_of(tasks.find_holder(500, SECOND_NS)).name == "unknown"
+
+
+def test_threads_of_the_kernel_hold_nothing():
+    """A thread of the kernel that acts on a socket for somebody is not its holder."""
+    kernel = next((pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _parent(pid) == 2), None)  # noqa: PTH208
+    if kernel is None:
+        pytest.skip("no thread of the kernel is seen from here")
+    assert Tasks().find_holder(kernel, clocks.boot_ns()) is None
+
+
+def _parent(pid):
+    try:
+        with open(f"/proc/{pid}/stat", errors="replace") as file:  # noqa: PTH123
+            return int(file.read().rpartition(")")[2].split()[1])
+    except OSError:
+        return None

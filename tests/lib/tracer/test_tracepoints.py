@@ -34,9 +34,11 @@ def tasks():
     return TaskDecoder(*(FORMATS[name] for name in ("task_newtask", "sched_process_exec", "sched_process_exit")))
 
 
-@pytest.mark.parametrize(("flags", "in_interrupt"), [(0, False), (0x08, True), (0x10, True), (0x41, False)])
+@pytest.mark.parametrize(
+    ("flags", "in_interrupt"), [(0, False), (0x08, True), (0x10, True), (0x80, True), (0x41, False)]
+)
 def test_a_change_of_state(sockets, flags, in_interrupt):
-    """All fields of a change are read, and interrupts are told from processes that merely shut them out."""
+    """All fields of a change are read, and work on packets is told from what a process does itself."""
     record = struct.pack("=HBBiQiiHHHHII16s16s", 2287, flags, 0, 812, 1 << 63, 7, 2, 0, 5432, 2, 6, 0, 0, LOCAL, REMOTE)
     assert sockets.decode(sockets.changed, 5, b"xx" + record, 2, 2 + len(record)) == StateChange(
         5, 812, in_interrupt, 1 << 63, 7, 2, 0, 5432, LOCAL, REMOTE

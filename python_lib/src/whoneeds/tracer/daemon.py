@@ -319,6 +319,8 @@ def run(settings: Settings, *, say: Any = None) -> None:
         try:
             _beat(tracer, stop, notifier)
             tracer.take_events()
+            if tracer.events is not None:
+                tracer.events.end(tracer.open, clocks.now())
             tracer.close(clocks.now())
         except BaseException as error:
             tracer.save()

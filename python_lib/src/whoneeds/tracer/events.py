@@ -201,6 +201,13 @@ class EventSource:
         if not talks:
             observation.add_ended(netns, row, Ended(None, at.boot_ns, None, (), 0, None), decode_ends)
 
+    def end(self, observation: Observation, at: Instant) -> None:
+        """Say at the end of a run what was told of and cannot be placed any more."""
+        left = self._lives.forget_rest()
+        if left:
+            detail = "connections that ended with the tracer: in which network namespace is not known"
+            observation.add_gap("events", "vanished", detail, at, at, left)
+
     def forget_gone(self) -> None:
         """Drop what is remembered of processes that are gone; called when a segment is closed."""
         self._tasks.forget_gone()

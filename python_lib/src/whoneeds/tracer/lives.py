@@ -89,6 +89,8 @@ class Lives:
             The process of the thread that the change names, if it is known. It is not used where the kernel was
             serving an interrupt.
         """
+        if change.old_state == change.state:
+            return  # said again (MPTCP does)
         known = self._open.pop(change.socket, _UNSEEN)
         if change.state == SYN_SENT:
             known = _Open(change.at_ns, True, (), 0)
@@ -96,7 +98,7 @@ class Lives:
             known = _Open(change.at_ns, False, (), 0)
             # the kernel used the place of a socket again whose destruction was not told
             self.forgotten += len(self._ended.pop(change.socket, ()))
-        if not change.in_interrupt:
+        if not change.in_interrupt and change.state != ESTABLISHED:
             if holder is None:
                 known = known._replace(unknown_holders=known.unknown_holders + 1)
             elif holder not in known.holders:
@@ -126,6 +128,10 @@ class Lives:
             # nobody ever acted on it: it was not accepted, or its end was lost
             ended = Ended(known.begun_ns, event.at_ns, known.initiated, known.holders, known.unknown_holders, None)
             talks = [Talk(event.local_port, event.remote_port, event.local, event.remote, ended)]
+        elif talks and talks[-1].ended.end == "fin":
+            # one end may be shut long before the other: it is over when the socket is gone
+            last = talks[-1]
+            talks[-1] = last._replace(ended=last.ended._replace(ended_ns=max(last.ended.ended_ns, event.at_ns)))
         if talks:
             self._make_room(self._destroyed)
             self._destroyed[event.cookie] = (event.at_ns, talks)
@@ -142,6 +148,12 @@ class Lives:
                 break  # in the order of their destruction
             del self._destroyed[cookie]
             count += len(talks)
+        return count
+
+    def forget_rest(self) -> int:
+        """How many ended connections nobody asked for yet; they are forgotten. For the end of a run."""
+        count = sum(len(talks) for _at_ns, talks in self._destroyed.values()) + sum(map(len, self._ended.values()))
+        self._destroyed, self._ended = {}, {}
         return count
 
     def _make_room(self, remembered: Dict[int, Any]) -> None:

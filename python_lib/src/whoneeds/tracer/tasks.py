@@ -7,7 +7,7 @@ up when it first matters, and refused if the number has gone to another process 
 """
 
 import os
-from typing import Callable, Dict, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, NamedTuple, Optional, Set, Tuple
 
 from whoneeds.model.errors import HostError
 from whoneeds.tracer.owners import Holder
@@ -32,6 +32,11 @@ _TRUSTED_FOLDERS = SYSTEM_FOLDERS | {"/etc/alternatives"}
 _MAX_LINKS = 8
 #: Ends that are lost leave threads behind; beyond this many, those that no longer run are forgotten.
 _MAX_TASKS = 1 << 17
+_MAX_REMEMBERED = 10_000
+#: Parent of all threads of the kernel: they act on sockets for others, and hold none.
+_KERNEL_THREADS = 2
+#: Programs that were executed by a descriptor have no name there.
+_BY_DESCRIPTOR = ("/dev/fd/", "/proc/self/fd/")
 
 
 class _Task(NamedTuple):
@@ -52,13 +57,16 @@ class Tasks:
         Where the process file system lies.
     ticks_per_s : int
         Unit of start times there.
+    most : int
+        Threads, and processes, beyond which those that are gone are forgotten.
     """
 
-    def __init__(self, root: str = "/proc", ticks_per_s: Optional[int] = None) -> None:
-        self.root = root
+    def __init__(self, root: str = "/proc", ticks_per_s: Optional[int] = None, most: int = _MAX_REMEMBERED) -> None:
+        self.root, self._most = root, most
         self._ticks_per_s = ticks_per_s or os.sysconf("SC_CLK_TCK")
         self._tasks: Dict[int, _Task] = {}
         self._leaving: Dict[int, Tuple[int, Holder]] = {}
+        self._changed: Set[Holder] = set()
         self._attributes: Dict[Holder, Attributes] = {}
         self._users = UserNames()
         self._take: Dict[type, Callable[..., None]] = {
@@ -81,19 +89,27 @@ class Tasks:
             return
         if len(self._tasks) >= _MAX_TASKS:
             self.forget_gone()
-        holder = Holder(event.tid, event.at_ns * self._ticks_per_s // 1_000_000_000)
+        holder = Holder(event.tid, self._ticks(event.at_ns))
         ppid = creator.holder.pid if creator is not None else None
         self._tasks[event.tid] = _Task(holder, ppid, event.name, creator.path if creator is not None else None)
 
     def _execute(self, event: Executed) -> None:
         task = self._tasks.get(event.old_tid) or self._tasks.get(event.pid)
-        if task is not None:
-            self._tasks[event.pid] = task._replace(name=os.path.basename(event.path)[:15], path=event.path)
-            self._attributes.pop(task.holder, None)
-        else:
+        # a thread that executes becomes the process: what was told of its first thread's end is not the process's
+        self._leaving.pop(event.pid, None)
+        if event.old_tid != event.pid:
+            self._tasks.pop(event.old_tid, None)
+        if task is None:
             known = self._look_up(event.pid, event.at_ns)
             if known is not None:
-                self._attributes.pop(known, None)
+                self._changed.add(known)
+        else:
+            path: Optional[str] = event.path
+            name = os.path.basename(event.path)[:15]
+            if event.path.startswith(_BY_DESCRIPTOR):
+                path, name = None, "unknown"
+            self._tasks[event.pid] = task._replace(name=name, path=path)
+            self._changed.add(task.holder)  # what it was stays known until it is asked for again
 
     def _end(self, event: TaskEnded) -> None:
         task = self._tasks.get(event.tid)
@@ -114,9 +130,9 @@ class Tasks:
         task = self._tasks.get(tid)
         if task is None:
             return self._look_up(tid, at_ns)
-        if task.holder not in self._attributes:
+        if task.holder not in self._attributes or task.holder in self._changed:
             task = self._confirm(tid, task)
-        return task.holder
+        return None if task.ppid == _KERNEL_THREADS else task.holder
 
     def attributes_of(self, holder: Holder) -> Optional[Attributes]:
         """What is known of a process that `find_holder` gave."""
@@ -124,9 +140,10 @@ class Tasks:
 
     def _confirm(self, tid: int, task: _Task) -> _Task:
         """Ask the process itself while it lives; else make do with what was told."""
-        seen = self._read(task.holder.pid)
+        self._changed.discard(task.holder)
+        seen = self._read(task.holder.pid, anew=True)
         if seen is not None and abs(seen.start_ticks - task.holder.start_ticks) <= _TICKS_APART:
-            task = task._replace(holder=seen)
+            task = task._replace(holder=seen, ppid=self._attributes[seen].ppid)
             self._tasks[tid] = task
             return task
         name = program_name(_resolved(task.path), task.name)
@@ -141,7 +158,9 @@ class Tasks:
             return None
         try:
             status = read_text(directory, "status")
-        except OSError:
+            if read_stat(directory).start_ticks > self._ticks(at_ns) + _TICKS_APART:
+                return None  # the thread began after the event
+        except (HostError, OSError):
             return None
         finally:
             os.close(directory)
@@ -150,20 +169,23 @@ class Tasks:
         if not number or not number[0].isdigit():
             return None
         holder = self._read(int(number[0]))
-        if holder is None or holder.start_ticks > at_ns * self._ticks_per_s // 1_000_000_000 + _TICKS_APART:
+        if holder is None or holder.start_ticks > self._ticks(at_ns) + _TICKS_APART:
             return None  # it began after the event: the number is another's by now
         known = self._attributes[holder]
         self._tasks[tid] = _Task(holder, known.ppid, known.name, known.exe)
-        return holder
+        return None if known.ppid == _KERNEL_THREADS else holder
 
-    def _read(self, pid: int) -> Optional[Holder]:
+    def _ticks(self, at_ns: int) -> int:
+        return at_ns * self._ticks_per_s // 1_000_000_000
+
+    def _read(self, pid: int, *, anew: bool = False) -> Optional[Holder]:
         try:
             directory = open_process(self.root, pid)
         except HostError:
             return None
         try:
             holder = Holder(pid, read_stat(directory).start_ticks)
-            if holder not in self._attributes:
+            if anew or holder not in self._attributes:
                 self._attributes[holder] = read_attributes(directory, pid, self._users)
             return holder
         except (HostError, OSError):
@@ -172,10 +194,20 @@ class Tasks:
             os.close(directory)
 
     def forget_gone(self) -> None:
-        """Drop what is remembered of processes and threads that are gone."""
-        self._tasks = {tid: task for tid, task in self._tasks.items() if os.path.exists(f"{self.root}/{tid}")}
-        living = {task.holder for task in self._tasks.values()}
-        self._attributes = {holder: known for holder, known in self._attributes.items() if holder in living}
+        """Drop what is remembered of processes and threads that are gone, once there is much of it.
+
+        Not earlier: events about them may still be on their way.
+        """
+        if max(len(self._tasks), len(self._attributes)) <= self._most:
+            return
+        self._tasks = {
+            tid: task
+            for tid, task in self._tasks.items()
+            if tid in self._leaving or os.path.exists(f"{self.root}/{tid}")
+        }
+        known = {task.holder for task in self._tasks.values()}
+        self._attributes = {holder: told for holder, told in self._attributes.items() if holder in known}
+        self._changed &= known
 
 
 def _resolved(path: Optional[str]) -> Optional[str]:

@@ -20,7 +20,9 @@ TASK = "task/task_newtask"
 EXEC = "sched/sched_process_exec"
 EXIT = "sched/sched_process_exit"
 
-_IN_INTERRUPT = 0x08 | 0x10
+#: Serving an interrupt, or shutting them out: a packet that a process hands in (through a TUN device, say) is worked on
+#: in that process, with interrupts shut out, and has nothing to do with it either.
+_IN_INTERRUPT = 0x08 | 0x10 | 0x80
 _FIELD = re.compile(r"^\tfield:(?P<type>[^;]*?)\s*\b(?P<name>\w+)(?:\[(?P<count>\d*)\])?;"
                     r"\s*offset:(?P<offset>\d+);\s*size:(?P<size>\d+);", re.MULTILINE)  # fmt: skip
 _IDENTITY = re.compile(r"^ID: (\d+)$", re.MULTILINE)
