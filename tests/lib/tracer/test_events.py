@@ -232,6 +232,16 @@ def test_a_connection_that_was_open_before(watch):
     assert (one.pid, one.row.samples, one.row.initiated, one.row.end) == (os.getpid(), 1, None, "fin")
 
 
+def test_what_samples_see_of_a_told_connection_is_no_second_one(watch):
+    """What the kernel remembers of a closed connection whose end was told adds no row without a process."""
+    with serving() as (_, port):
+        subprocess.run([sys.executable, "-c", CALL, str(port)], check=True)
+    watch.rows(port)
+    watch.sample()
+    rows = watch.observation.records(clocks.now())[SocketRecord]
+    assert {row.source for row in rows if port in (row.local_port, row.remote_port)} == {"event"}
+
+
 def test_what_is_lost_is_a_gap(watch, monkeypatch):
     """A ring that is too small for what happens loses events, and says how many."""
     watch.source.close()
