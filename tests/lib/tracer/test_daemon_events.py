@@ -65,12 +65,13 @@ def test_events_that_fail_leave_samples(tmp_path, monkeypatch):
 
 
 @pytest.mark.root
-def test_in_a_container_samples_alone_are_taken_and_the_segment_says_so(trace, folder):
+def test_in_a_container_tracefs_alone_leaves_samples_and_the_segment_says_so(trace, folder):
     """Where events cannot be used, each segment carries a gap that says what is missed."""
     inside = ["unshare", "--pid", "--fork", "--mount-proc"]
     if subprocess.run([*inside, "true"], check=False).returncode:
         pytest.skip("no right to make pid namespaces")
-    subprocess.run([*inside, *trace, "run", "--for", "1", "--period", "0.5", "--dir", folder], check=True)
+    words = ["run", "--for", "1", "--period", "0.5", "--sources", "tracefs,table", "--dir", folder]
+    subprocess.run([*inside, *trace, *words], check=True)
     (gap,) = [gap for gap in rows(folder, Gap) if gap.source == "events"]
     assert (gap.reason, "samples alone" in gap.detail) == ("unsupported", True)
     assert read_all(folder)[0].header.samples >= 2

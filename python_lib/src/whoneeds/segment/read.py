@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, Dict, Iterator, List, NoReturn, Tuple, Type
 
 from whoneeds.model.errors import CorruptSegment, InvalidRecord, LimitExceeded, UnknownSchema
-from whoneeds.model.evidence import SEGMENT_SCHEMA, SegmentHeader
-from whoneeds.model.schema import check_names, check_value, columns, from_mapping
+from whoneeds.model.evidence import SEGMENT_SCHEMA, SegmentHeader, SocketRecord
+from whoneeds.model.schema import check_names, check_value, columns, from_mapping, is_whole_number
 from whoneeds.segment.layout import DIGEST_BYTES, MAGIC, RECORD_BY_TABLE
+from whoneeds.segment.life_rows import LifeReader
+from whoneeds.segment.lives import LIFE_BYTES, MAX_BLOCK, LifeBlock
 
 _PIECE_BYTES = 1 << 16
 _REFETCH = "collect it again; if it comes back the same, the host's copy is damaged"
@@ -137,7 +139,8 @@ def read_segment(path: str, limits: ReadLimits = ReadLimits()) -> Segment:
     """
     with open(path, "rb") as file:
         digest, body = verify_digest(file, limits)
-        lines = _read_lines(file, body, limits)
+        text = _Text(file, body, limits)
+        lines = text.lines()
         header, names = _read_head(_parse(next(lines, b"")))
         tables: Dict[Type[Any], List[Any]] = {RECORD_BY_TABLE[table]: [] for table in names}
         foot: Any = None
@@ -159,40 +162,105 @@ def read_segment(path: str, limits: ReadLimits = ReadLimits()) -> Segment:
                 )
             tables[RECORD_BY_TABLE[value[0]]].append(makers[value[0]](value[1:]))
     counts = {table: len(tables[RECORD_BY_TABLE[table]]) for table in names}
-    if foot != {"rows": counts}:
+    if not isinstance(foot, dict) or foot.get("rows") != counts or not set(foot) <= {"rows", "lives"}:
         raise CorruptSegment("row counts", expected=ascii(foot)[:120], found=str(counts), remedy=_REFETCH)
+    if "lives" in foot or text.rest:
+        reader, blocks = _read_lives(header, foot.get("lives"), text.rest, limits, rows)
+        sockets = tables.setdefault(SocketRecord, [])
+        for block in blocks:
+            sockets += reader.read(block)
     return Segment(header=header, digest=digest, tables=tables)
 
 
-def _read_lines(file: BinaryIO, body: int, limits: ReadLimits) -> Iterator[bytes]:
-    """Decompress line by line, never holding more than one piece and one line."""
-    inflate, pending, taken, given = zlib.decompressobj(), b"", 0, 0
-    while taken < body or inflate.unconsumed_tail:
-        source = inflate.unconsumed_tail
-        if not source:
-            source = file.read(min(_PIECE_BYTES, body - taken))
-            taken += len(source)
-        try:
-            text = inflate.decompress(source, _PIECE_BYTES)
-        except zlib.error as error:
-            raise CorruptSegment("segment does not decompress", found=str(error), remedy=_REFETCH) from error
-        given += len(text)
-        if given > limits.text_bytes or (given > 1 << 20 and given > limits.ratio * taken):
-            raise LimitExceeded(
-                "segment expands too far",
-                expected=f"at most {limits.text_bytes} bytes and {limits.ratio} times its size",
-                found=f"{given} bytes out of {taken}",
-            )
-        *lines, pending = (pending + text).split(b"\n")
-        if len(pending) > limits.line_bytes:
-            raise LimitExceeded(
-                "segment has too long a line", expected=f"at most {limits.line_bytes} bytes", found="more"
-            )
-        yield from lines
-        if inflate.eof:
-            break
-    if not inflate.eof or inflate.unused_data or taken < body or pending:
-        raise CorruptSegment("segment's text does not end where it should", remedy=_REFETCH)
+class _Text:
+    """The lines of a segment, and what comes behind them.
+
+    Attributes
+    ----------
+    rest : bytes
+        What follows the text; known when all lines were given.
+    """
+
+    def __init__(self, file: BinaryIO, body: int, limits: ReadLimits) -> None:
+        self._file, self._body, self._limits = file, body, limits
+        self.rest = b""
+
+    def lines(self) -> Iterator[bytes]:
+        """Decompress line by line, never holding more than one piece and one line."""
+        inflate, pending, taken, given = zlib.decompressobj(), b"", 0, 0
+        body, limits = self._body, self._limits
+        while taken < body or inflate.unconsumed_tail:
+            source = inflate.unconsumed_tail
+            if not source:
+                source = self._file.read(min(_PIECE_BYTES, body - taken))
+                taken += len(source)
+            try:
+                text = inflate.decompress(source, _PIECE_BYTES)
+            except zlib.error as error:
+                raise CorruptSegment("segment does not decompress", found=str(error), remedy=_REFETCH) from error
+            given += len(text)
+            if given > limits.text_bytes or (given > 1 << 20 and given > limits.ratio * taken):
+                raise LimitExceeded(
+                    "segment expands too far",
+                    expected=f"at most {limits.text_bytes} bytes and {limits.ratio} times its size",
+                    found=f"{given} bytes out of {taken}",
+                )
+            *lines, pending = (pending + text).split(b"\n")
+            if len(pending) > limits.line_bytes:
+                raise LimitExceeded(
+                    "segment has too long a line", expected=f"at most {limits.line_bytes} bytes", found="more"
+                )
+            yield from lines
+            if inflate.eof:
+                break
+        if not inflate.eof or pending:
+            raise CorruptSegment("segment's text does not end where it should", remedy=_REFETCH)
+        self.rest = inflate.unused_data + self._file.read(body - taken)
+
+
+def _read_lives(
+    header: SegmentHeader, said: Any, packed: bytes, limits: ReadLimits, rows: int
+) -> Tuple[LifeReader, List[LifeBlock]]:
+    """The blocks behind the text, as the last line says that they are."""
+    blocks = said.get("blocks") if isinstance(said, dict) else None
+    if (
+        not isinstance(said, dict)
+        or set(said) != {"byte_order", "ticks_per_s", "blocks"}
+        or said["byte_order"] not in ("little", "big")
+        or not is_whole_number(said["ticks_per_s"])
+        or not 0 < said["ticks_per_s"] <= 1_000_000
+        or not isinstance(blocks, list)
+        or not all(
+            isinstance(block, list)
+            and len(block) == 2
+            and all(map(is_whole_number, block))
+            and 0 < block[0] <= MAX_BLOCK
+            and block[1] > 0
+            for block in blocks
+        )
+        or sum(block[1] for block in blocks) != len(packed)
+    ):
+        raise CorruptSegment(
+            "blocks of connections",
+            expected=f"{len(packed)} bytes as the last line describes them",
+            found=ascii(said)[:120],
+            remedy=_REFETCH,
+        )
+    total = sum(block[0] for block in blocks)
+    if rows + total > limits.rows:
+        raise LimitExceeded("segment has too many rows", expected=f"at most {limits.rows}", found=str(rows + total))
+    size = total * LIFE_BYTES
+    if size > limits.text_bytes or (size > 1 << 20 and size > limits.ratio * len(packed)):
+        raise LimitExceeded(
+            "segment expands too far",
+            expected=f"at most {limits.text_bytes} bytes and {limits.ratio} times its size",
+            found=f"{size} bytes out of {len(packed)}",
+        )
+    made, at = [], 0
+    for count, length in blocks:
+        made.append(LifeBlock(count, packed[at : at + length]))
+        at += length
+    return LifeReader(header, said["byte_order"], said["ticks_per_s"]), made
 
 
 def _parse(line: bytes) -> Any:

@@ -9,11 +9,12 @@ import errno
 import fcntl
 import os
 import stat
-from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Tuple, Type
+from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Sequence, Tuple, Type
 
 from whoneeds.model.errors import Busy, SettingsError
 from whoneeds.model.evidence import SegmentHeader
 from whoneeds.segment.layout import SUFFIX, TEMPORARY_SUFFIX
+from whoneeds.segment.lives import LifeBlock
 from whoneeds.segment.write import commit_file, encode_segment, segment_file_name
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -97,7 +98,9 @@ class Spool:
                 if name.startswith(".") and name.endswith(TEMPORARY_SUFFIX):
                     os.unlink(name, dir_fd=descriptor)
 
-    def put(self, header: SegmentHeader, tables: Mapping[Type[Any], Iterable[Any]]) -> int:
+    def put(
+        self, header: SegmentHeader, tables: Mapping[Type[Any], Iterable[Any]], lives: Sequence[LifeBlock] = ()
+    ) -> int:
         """Commit a segment, dropping the oldest ones if the budget asks for it.
 
         Returns
@@ -105,7 +108,7 @@ class Spool:
         int
             Size of the segment in bytes. It may still wait in memory: see `waiting`.
         """
-        content = b"".join(encode_segment(header, tables))
+        content = b"".join(encode_segment(header, tables, lives))
         if len(content) > self.budget_bytes:
             self.lost_segments += 1
             return len(content)

@@ -4,12 +4,14 @@
 import hashlib
 import json
 import os
+import sys
 import zlib
-from typing import Any, Dict, Iterable, Iterator, Mapping, Type
+from typing import Any, Dict, Iterable, Iterator, Mapping, Sequence, Type
 
 from whoneeds.model.evidence import SegmentHeader
 from whoneeds.model.schema import columns, table_name, to_row
 from whoneeds.segment.layout import FIRST_LINE, SUFFIX, TABLES, TEMPORARY_SUFFIX
+from whoneeds.segment.lives import LifeBlock
 
 
 def segment_file_name(header: SegmentHeader) -> str:
@@ -17,7 +19,9 @@ def segment_file_name(header: SegmentHeader) -> str:
     return f"{header.opened_ns:020d}-{header.boot_id[:8]}-{header.sequence:x}{SUFFIX}"
 
 
-def encode_segment(header: SegmentHeader, tables: Mapping[Type[Any], Iterable[Any]]) -> Iterator[bytes]:
+def encode_segment(
+    header: SegmentHeader, tables: Mapping[Type[Any], Iterable[Any]], lives: Sequence[LifeBlock] = ()
+) -> Iterator[bytes]:
     """The bytes of a segment, in pieces.
 
     Parameters
@@ -25,6 +29,8 @@ def encode_segment(header: SegmentHeader, tables: Mapping[Type[Any], Iterable[An
     header : SegmentHeader
     tables : mapping of record class to records
         Classes outside `whoneeds.segment.layout.TABLES` are refused.
+    lives : sequence of LifeBlock
+        Ends of connections that were not taken apart on the host.
 
     Yields
     ------
@@ -37,18 +43,20 @@ def encode_segment(header: SegmentHeader, tables: Mapping[Type[Any], Iterable[An
     digest = hashlib.sha256(FIRST_LINE)
     yield FIRST_LINE
     deflate = zlib.compressobj(6)
-    for line in _lines(header, tables):
+    for line in _lines(header, tables, lives):
         piece = deflate.compress(line)
         if piece:
             digest.update(piece)
             yield piece
-    piece = deflate.flush()
-    digest.update(piece)
-    yield piece
+    for piece in (deflate.flush(), *(block.packed for block in lives)):
+        digest.update(piece)
+        yield piece
     yield digest.digest()
 
 
-def _lines(header: SegmentHeader, tables: Mapping[Type[Any], Iterable[Any]]) -> Iterator[bytes]:
+def _lines(
+    header: SegmentHeader, tables: Mapping[Type[Any], Iterable[Any]], lives: Sequence[LifeBlock]
+) -> Iterator[bytes]:
     head = dict(zip((column.name for column in columns(SegmentHeader)), to_row(header)))
     names = {table_name(record): [column.name for column in columns(record)] for record in tables}
     yield _json_line({"header": head, "columns": names})
@@ -59,7 +67,11 @@ def _lines(header: SegmentHeader, tables: Mapping[Type[Any], Iterable[Any]]) -> 
         for row in rows:
             counts[table] += 1
             yield _json_line((table, *to_row(row)))
-    yield _json_line({"rows": counts})
+    foot: Dict[str, Any] = {"rows": counts}
+    if lives:
+        blocks = [[block.rows, len(block.packed)] for block in lives]
+        foot["lives"] = {"byte_order": sys.byteorder, "ticks_per_s": os.sysconf("SC_CLK_TCK"), "blocks": blocks}
+    yield _json_line(foot)
 
 
 def _json_line(value: Any) -> bytes:

@@ -78,7 +78,9 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dir", metavar="DIR", help="where segments lie (default: /var/lib/whoneeds)")
     parser.add_argument("--period", dest="period_s", type=float, metavar="S", help="seconds between samples (5)")
     parser.add_argument(
-        "--sources", metavar="LIST", help="where connections come from: events,table (default), table, or psutil"
+        "--sources",
+        metavar="LIST",
+        help="where connections come from: events,table (default), tracefs,table, table, or psutil",
     )
     parser.add_argument("--config", metavar="FILE", help="configuration file (JSON); options go before it")
 

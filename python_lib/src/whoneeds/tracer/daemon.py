@@ -22,6 +22,7 @@ from whoneeds.model.schema import is_whole_number
 from whoneeds.segment.spool import Spool, open_spool
 from whoneeds.tracer import clocks
 from whoneeds.tracer.addresses import list_addresses
+from whoneeds.tracer.event_sources import Events, open_any_events
 from whoneeds.tracer.events import EventSource, open_events
 from whoneeds.tracer.location import locate
 from whoneeds.tracer.notify import ServiceNotifier
@@ -75,7 +76,7 @@ class Tracer:
         self.sampler = Sampler(self.source)
         self.privileged = sees_all_processes()
         self.since = clocks.now()
-        self.events: Optional[EventSource] = None
+        self.events: Optional[Events] = None
         self.samples = 0
         self.gaps = 0
         self.tally = Tally(0, 0, 0)
@@ -88,9 +89,10 @@ class Tracer:
         self._addresses: List[str] = []
         self._failures = 0
         self._no_events: Optional[HostError] = None
-        if "events" in settings.sources and self.source == "table":
+        if self.source == "table" and {"events", "tracefs"} & set(settings.sources):
             try:
-                self.events = open_events(self._identity)
+                by_programs = "events" in settings.sources
+                self.events = open_any_events(self._identity) if by_programs else open_events(self._identity)
             except HostError as error:
                 self._no_events = error
         self._committed_ns = self.since.wall_ns
@@ -144,7 +146,8 @@ class Tracer:
             self._failures = 0
             if self.events is not None:
                 self.open.watch(True)
-                self.events.watch(self.open, at, self.sampler.own_namespace, self.sampler.doors)
+                if isinstance(self.events, EventSource):
+                    self.events.watch(self.open, at, self.sampler.own_namespace, self.sampler.doors)
         except (HostError, OSError) as error:
             self._failures += 1
             self.last_error = str(error)
@@ -175,11 +178,11 @@ class Tracer:
             self.open.watch(False)
 
     def _is_full(self, at: Instant) -> bool:
-        rows = self.open.rows
+        rows, packed = self.open.rows, sum(len(block.packed) for block in self.open.lives)
         return (
             at.boot_ns - self.open.opened.boot_ns >= 1e9 * self.settings.rotate_s
-            or rows * self._row_bytes >= self.settings.rotate_bytes
-            or rows >= _MAX_ROWS
+            or rows * self._row_bytes + packed >= self.settings.rotate_bytes
+            or rows + self.open.ends >= _MAX_ROWS
         )
 
     def rotate(self, at: Instant) -> None:
@@ -219,8 +222,9 @@ class Tracer:
             dropped_segments=self.spool.dropped_segments,
         )
         try:
-            size = self.spool.put(header, tables)
-            self._row_bytes = max(size / max(sum(map(len, tables.values())), 1), 8.0)
+            size = self.spool.put(header, tables, observation.lives)
+            packed = sum(len(block.packed) for block in observation.lives)
+            self._row_bytes = max((size - packed) / max(sum(map(len, tables.values())), 1), 8.0)
         finally:
             self._note_spool(at)
 

@@ -9,11 +9,12 @@ next.
 
 import os
 import sys
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple, cast
+from typing import Any, Callable, Dict, List, Optional, Tuple, cast
 
 from whoneeds.model.errors import HostError, Unsupported
 from whoneeds.tracer import tracepoints
 from whoneeds.tracer.destroyed import DestroyedSockets
+from whoneeds.tracer.event_tally import EventTally
 from whoneeds.tracer.lives import FILTER, Lives, Talk
 from whoneeds.tracer.observation import Instant, Observation
 from whoneeds.tracer.ring import split_page
@@ -34,23 +35,6 @@ _PATIENCE_NS = 60_000_000_000
 
 
 _OUTERMOST_PID_NAMESPACE = 0xEFFFFFFC
-
-
-class EventTally(NamedTuple):
-    """What was read since the source was opened.
-
-    Attributes
-    ----------
-    changes, tasks, destroyed : int
-        Messages of each stream.
-    lost : int
-        Messages that the kernel could not keep; streams that do not count theirs add one a loss.
-    """
-
-    changes: int
-    tasks: int
-    destroyed: int
-    lost: int
 
 
 def open_events(owner: Identity, root: str = "/proc") -> "EventSource":
@@ -94,7 +78,7 @@ class EventSource:
         self._tracefs = open_tracefs()
         self._instances: List[TraceInstance] = []
         self.destroyed = DestroyedSockets()
-        self.tally = EventTally(0, 0, 0, 0)
+        self.tally = EventTally("tracefs", 0, 0, 0)
         self._tasks, self._lives = Tasks(root), Lives()
         self._later: List[Any] = []
         self._forgotten = 0
@@ -149,9 +133,9 @@ class EventSource:
                 observation.add_gap("events", "dropped", source, at, at, lost)
         before = self.tally
         self.tally = EventTally(
-            before.changes + len(changes),
-            before.tasks + len(tasks),
-            before.destroyed + len(told.rows),
+            before.kind,
+            before.ends + len(told.rows),
+            before.processes + len(tasks),
             before.lost + told.lost + lost_changes + lost_tasks,
         )
         self._take(sorted([*self._later, *changes, *tasks], key=_time), at.boot_ns)

@@ -23,6 +23,7 @@ from typing import (
 
 from whoneeds.model.evidence import STATES, Gap, ProcessRecord, SocketRecord
 from whoneeds.model.identity import process_id, socket_id
+from whoneeds.segment.lives import LifeBlock
 from whoneeds.tracer.owners import Holder, Holders
 from whoneeds.tracer.processes import Attributes
 from whoneeds.tracer.sightings import EVENT, Sighting, Sightings
@@ -65,6 +66,9 @@ class Observation:
         self._unnamed: Set[Holder] = set()
         self._attributes: Dict[Holder, Attributes] = {}
         self._gaps: Dict[Tuple[str, str, str], List[Any]] = {}
+        #: Ends of connections as the kernel's programs told of them, and when their processes were first and last told.
+        self.lives: List[LifeBlock] = []
+        self._acted: Dict[Holder, List[int]] = {}
 
     def instant_ns(self, at: Instant) -> int:
         """UTC of an instant as this segment counts it: never before its opening."""
@@ -79,6 +83,11 @@ class Observation:
     def rows(self) -> int:
         """Rows that the segment would have now, at least."""
         return len(self._sightings) + len(self._attributes) + len(self._gaps)
+
+    @property
+    def ends(self) -> int:
+        """Ends of connections so far that the kernel's programs told of."""
+        return sum(block.rows for block in self.lives)
 
     def add_sample(
         self,
@@ -118,6 +127,14 @@ class Observation:
         if made is not None and made.source == EVENT:
             self.sources.add(EVENT)
         self._note_holders()
+
+    def add_lives(self, block: LifeBlock, holders: Set[Holder], at: Instant) -> None:
+        """Take in ends of connections as they are, and the processes that acted on them."""
+        self.lives.append(block)
+        self.sources.add(EVENT)
+        now_ns = self.instant_ns(at)
+        for holder in holders:
+            self._acted.setdefault(holder, [now_ns, now_ns])[1] = now_ns
 
     def _note_holders(self) -> None:
         self._unnamed.update(holder for holder in self._sightings.new_holders if holder not in self._attributes)
@@ -187,13 +204,21 @@ class Observation:
                 last_ns=last_ns,
                 **self._attributes[holder]._asdict(),
             )
-            for holder, (first_ns, last_ns) in sorted(spans.items())
+            for holder, (first_ns, last_ns) in sorted(self._widen(spans).items())
         ]
         gaps = [
             Gap(self.host, source, reason, detail, first_ns, last_ns, lost)
             for (source, reason, detail), (first_ns, last_ns, lost) in sorted(self._gaps.items())
         ]
         return {ProcessRecord: processes, SocketRecord: sockets, Gap: gaps}
+
+    def _widen(self, spans: Dict[Holder, List[int]]) -> Dict[Holder, List[int]]:
+        """The time of processes widened by when the kernel's programs told of them."""
+        for holder, (first_ns, last_ns) in self._acted.items():
+            if holder in self._attributes:
+                span = spans.setdefault(holder, [first_ns, last_ns])
+                span[0], span[1] = min(span[0], first_ns), max(span[1], last_ns)
+        return spans
 
     def _socket_records(self, netns: str, socket: Sighting, spans: Dict[Holder, List[int]]) -> Iterable[SocketRecord]:
         """One row for each process that held the socket, or one without; widens `spans` of those processes."""

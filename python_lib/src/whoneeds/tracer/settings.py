@@ -12,10 +12,11 @@ from whoneeds.tracer.location import LocationRule, parse_rule
 
 SETTINGS_SCHEMA = 1
 SYSTEM_DIR = "/var/lib/whoneeds"
-#: Where sockets can come from. Events are told beside the table, which knows what was open before they began.
-SOURCES = ("events", "table", "psutil")
+#: Where sockets can come from. Events are told beside the table, which knows what was open before they began; they are
+#: those of the kernel's programs where these can be had, else those of tracefs, or of the latter alone.
+SOURCES = ("events", "tracefs", "table", "psutil")
 DEFAULT_SOURCES = ("events", "table")
-_TOGETHER = (("events", "table"), ("table",), ("psutil",))
+_TOGETHER = (("events", "table"), ("table", "tracefs"), ("table",), ("psutil",))
 _CONFIG_BYTES = 1 << 20
 
 
