@@ -24,7 +24,7 @@ def mean_duration_s(uses: list[ServiceUse], period_s: float) -> float:
 def figures(uses: list[ServiceUse], everyone: list[ApplicationInstance], thresholds: Thresholds) -> dict[str, Any]:
     """Support, users and shares of the uses of one service or service instance by one application."""
     population = {instance_of(row) for row in everyone}
-    users = {use.user for use in uses}
+    users = {use.user for use in uses} - {None}
     used_by = {instance_of(use) for use in uses}
     share = len(used_by) / len(population)
     flows = sum(use.flows for use in uses)
@@ -36,10 +36,10 @@ def figures(uses: list[ServiceUse], everyone: list[ApplicationInstance], thresho
     return {
         "support": len(used_by),
         "population": len(population),
-        "users": len(users),
+        "users": len(users) or None,
         "usage_share": share,
         "adjusted_share": adjusted,
-        "users_share": len(users) / len({row.user for row in everyone}),
+        "users_share": len(users) / len({row.user for row in everyone} - {None}) if users else 1.0,
     }
 
 

@@ -9,9 +9,11 @@ import pytest
 
 from whoneeds.analysis.coverage import count_unknown_ends, summarize_gaps, summarize_hosts
 from whoneeds.model.conclusions import Attribution
-from whoneeds.model.evidence import FlowRecord, Gap, SegmentHeader
+from whoneeds.model.evidence import FlowRecord, Gap, SegmentHeader, SocketRecord
+from whoneeds.segment.layout import TABLES
 from whoneeds.store.columns import arrow_schema, to_arrow
 
+SECOND = 10**9
 SEGMENT = SegmentHeader(
     "web1/boot/1", "web1", "boot", 1, 1, "0.1.0", 100, 100, 160, 160, 5.0, 12, ("table",), True, (), None, 0
 )  # fmt: skip
@@ -28,10 +30,10 @@ def ask():
 
     def run(summary, **rows):
         tables = []
-        for record in (SegmentHeader, Gap, FlowRecord, Attribution):
+        for record in (Gap, FlowRecord, Attribution, SocketRecord, SegmentHeader):
             if record.__name__ in rows:
                 held = rows[record.__name__]
-                made = to_arrow(record, held, "s") if record is Gap else to_arrow(record, held)
+                made = to_arrow(record, held, "s") if record in TABLES else to_arrow(record, held)
                 engine.register(record.__name__, made)
                 tables.append(ibis.table(ibis.Schema.from_pyarrow(arrow_schema(record)), name=record.__name__))
         return engine.sql(ibis.to_sql(summary(*tables), dialect="duckdb")).to_arrow_table().to_pylist()
@@ -86,7 +88,35 @@ def test_unknown_ends(ask):
         Attribution("f3", "orig", "web1", None, "nginx", "socket", 2),
         Attribution("f3", "resp", "app1", None, None, "none", 0),
     ]
-    (row,) = ask(count_unknown_ends, FlowRecord=flows, Attribution=ends)
-    assert row == {"flows": 3, "undirected": 1, "unpaired": 1, "untraced_addresses": 1, "unnamed_here": 2}
-    (nothing,) = ask(count_unknown_ends, FlowRecord=[], Attribution=[])
-    assert nothing == {"flows": 0, "undirected": 0, "unpaired": 0, "untraced_addresses": 0, "unnamed_here": 0}
+    (row,) = ask(count_unknown_ends, FlowRecord=flows, Attribution=ends, SocketRecord=[], SegmentHeader=[])
+    assert row == {
+        "flows": 3, "undirected": 1, "unpaired": 1, "untraced_addresses": 1, "unnamed_here": 2, "ended_before": 0,
+    }  # fmt: skip
+    (nothing,) = ask(count_unknown_ends, FlowRecord=[], Attribution=[], SocketRecord=[], SegmentHeader=[])
+    assert set(nothing.values()) == {0}
+
+
+@pytest.mark.parametrize(
+    ("change", "header", "before"),
+    [
+        ({}, {}, 1),
+        ({"source": "table"}, {}, 0),
+        ({"first_ns": 100 + 5 * SECOND}, {}, 0),
+        ({}, {"segment_id": "s0", "opened_mono_ns": 50, "closed_mono_ns": 100}, 0),
+    ],
+)
+def test_what_ended_before_tracing_began_is_told_apart(ask, change, header, before):
+    """A tuple left of a connection counts as ended before only in the first sample of a tracer's first segment."""
+    socket = SocketRecord(
+        "s1", "web1", "1", "tcp", "10.0.0.1", 40000, "10.0.0.2", 80, "time_wait", 0, None, None, 0, None, None, 101,
+        101, 1, "tuple_only", None, None,
+    )  # fmt: skip
+    segments = [replace(SEGMENT, segment_id="s"), *([replace(SEGMENT, **header)] if header else [])]
+    (row,) = ask(
+        count_unknown_ends,
+        FlowRecord=[replace(FLOW, resp_socket_id=None)],
+        Attribution=[Attribution("f1", "orig", "web1", None, None, "none", 0)],
+        SocketRecord=[replace(socket, **change)],
+        SegmentHeader=segments,
+    )
+    assert (row["ended_before"], row["unnamed_here"]) == (before, 1 - before)

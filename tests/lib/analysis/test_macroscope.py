@@ -108,6 +108,16 @@ def test_one_busy_user_is_not_enough(extract):
     assert (row["kind"], row["users"], row["usage_share"]) == ("transient", 1, pytest.approx(20 / 39))
 
 
+def test_a_user_that_is_not_known_is_no_user(extract):
+    """Instances of unknown users add nobody to the users, and where none is known the instances alone decide."""
+    uses = [use(pid=pid, user="h/1" if pid == 1 else None, port=50000) for pid in (1, 2, 3)]
+    (row,) = [row for row in extract(uses, instances_of(uses)) if row["level"] == 1]
+    assert (row["users"], row["support"]) == (1, 3)
+    uses = [use(pid=pid, user=None, port=50000 + pid % 2) for pid in range(1, 5)]
+    rows = [row for row in extract(uses, instances_of(uses), Thresholds(transient_share=0)) if row["level"] == 1]
+    assert {(row["users"], row["kind"], row["reason"]) for row in rows} == {(None, "static", "shared")}
+
+
 def test_idle_instances_count_in_the_population(extract):
     """An instance without any use counts in the population."""
     uses = [use(pid=1), use(pid=2)]

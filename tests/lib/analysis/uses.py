@@ -24,7 +24,7 @@ def instances_of(uses: list[ServiceUse]) -> list[ApplicationInstance]:
     """The population that consists of exactly those who use something."""
     return [
         ApplicationInstance(*key, user, "h/boot/1/1", 1, 2)
-        for key, user in sorted({(instance_of(row), row.user) for row in uses})
+        for key, user in sorted({(instance_of(row), row.user) for row in uses}, key=repr)
     ]
 
 
@@ -36,7 +36,7 @@ USES = st.lists(
         host=st.sampled_from(["h1", "h2"]),
         pid=st.integers(1, 6),
         address=st.sampled_from(["10.0.0.1", "::1"]),
-        user=st.sampled_from(["h1/0", "h1/5", "h2/0"]),
+        user=st.sampled_from(["h1/0", "h1/5", "h2/0", None]),
         protocol=st.sampled_from(["tcp", "udp"]),
         port=st.sampled_from([53, 1023, 1024, 5432, 40001, 40002, 40003]),
         resp_addr=st.sampled_from(["10.0.0.8", "10.0.0.9"]),

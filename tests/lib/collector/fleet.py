@@ -51,7 +51,7 @@ class Host:
         self.segments.append((SegmentHeader(**(values | changes)), {ProcessRecord: [], SocketRecord: [], Gap: []}))
         return self
 
-    def process(self, name: str, pid: int, ticks: int = 100, uid: int = 0) -> str:
+    def process(self, name: str, pid: int, ticks: int = 100, uid: int | None = 0) -> str:
         """Tell of a process in the current segment; its identity."""
         identity = process_id(self.name, self.boot_id, pid, ticks)
         header, tables = self.segments[-1]

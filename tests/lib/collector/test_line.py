@@ -32,6 +32,17 @@ def test_a_connection_seen_at_both_ends_is_one_flow_with_both_programs() -> None
     assert instance["process_id"] == nginx
 
 
+def test_a_process_without_a_known_user_has_none() -> None:
+    """A process that was gone before it could be asked leaves its instance without a user."""
+    host = Host("web1", ("10.0.0.1",)).segment()
+    gone, known = host.process("loop", 10, uid=None), host.process("loop", 11, uid=0)
+    host.socket(("10.0.0.1", 40000), ("10.0.0.9", 6379), (5, 6), gone)
+    host.socket(("10.0.0.1", 40001), ("10.0.0.9", 6379), (5, 6), known)
+    made = run_line([host])
+    assert {row["pid"]: row["user"] for row in made["application_instance"]} == {10: None, 11: "web1/0"}
+    assert {row["pid"]: row["user"] for row in made["service_use"]} == {10: None, 11: "web1/0"}
+
+
 def test_a_refused_connection_is_nobody_s_at_the_called_end() -> None:
     """A program that begins to wait only after a connection was refused is not named as its other end."""
     host = Host("web1", ("10.0.0.1",)).segment()

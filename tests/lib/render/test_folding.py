@@ -16,7 +16,7 @@ ROWS = st.fixed_dictionaries({
     "resp_host": st.sampled_from((None, "web1")), "resp_addr": st.sampled_from((None, "10.0.0.1", "10.0.0.2")),
     "pid": st.none(), "address": st.none(), "flows": st.integers(1, 9), "support": st.integers(1, 9),
     "orig_bytes": st.none() | st.integers(0, 9), "resp_bytes": st.none() | st.integers(0, 9),
-    "usage_share": st.floats(0, 1), "users": st.integers(1, 3), "first_ns": st.integers(0, 99),
+    "usage_share": st.floats(0, 1), "users": st.one_of(st.none(), st.integers(1, 3)), "first_ns": st.integers(0, 99),
     "last_ns": st.integers(100, 199), "reason": st.just("not_shared"),
 })  # fmt: skip
 

@@ -46,7 +46,37 @@ def summarize_gaps(gap: ibis.Table) -> ibis.Table:
     return gap.group_by("host", "source", "reason").agg(detail=gap.detail.max(), times=gap.count(), lost=gap.lost.sum())
 
 
-def count_unknown_ends(flow: ibis.Table, attribution: ibis.Table) -> ibis.Table:
+def find_ended_before(socket: ibis.Table, segment: ibis.Table) -> ibis.Table:
+    """Sockets that were closed when their tracer began: the kernel still knew their tuple, and nobody their process.
+
+    Parameters
+    ----------
+    socket : ibis.Table
+        Rows of `SocketRecord`, with ``segment_id``.
+    segment : ibis.Table
+        Rows of `SegmentHeader`.
+
+    Returns
+    -------
+    ibis.Table
+        socket_id.
+    """
+    # a tracer that goes on opens each segment at the instant at which it closed the one before
+    ends = segment.select("host", "boot_id", at="closed_mono_ns").view()
+    begins = segment.anti_join(
+        ends, [segment.host == ends.host, segment.boot_id == ends.boot_id, segment.opened_mono_ns == ends["at"]]
+    )
+    first_sample = (begins.period_s * 5e8).cast("int64") + begins.opened_ns
+    begins = begins.select("segment_id", until_ns=first_sample)
+    rows = socket.left_join(begins, "segment_id")
+    left = (rows.source == "tuple_only") & (rows.first_ns < rows.until_ns).fill_null(False)
+    sockets = rows.group_by("socket_id").agg(ever=left.max(), only=(rows.source == "tuple_only").min())
+    return sockets.filter(sockets.ever & sockets.only).select("socket_id")
+
+
+def count_unknown_ends(
+    flow: ibis.Table, attribution: ibis.Table, socket: ibis.Table, segment: ibis.Table
+) -> ibis.Table:
     """How many conversations there are, and how many have an end that nobody could name.
 
     Parameters
@@ -55,16 +85,27 @@ def count_unknown_ends(flow: ibis.Table, attribution: ibis.Table) -> ibis.Table:
         Rows of `FlowRecord`.
     attribution : ibis.Table
         Rows of `Attribution`.
+    socket, segment : ibis.Table
+        Rows of `SocketRecord` (with ``segment_id``) and `SegmentHeader`.
 
     Returns
     -------
     ibis.Table
-        One row: flows, unnamed_here (flows of which an end on a traced host has no application), undirected
-        (flows of which nobody knows who began), unpaired (flows whose other end is one of several sockets, and nobody
-        knows which), untraced_addresses (called addresses of no traced host).
+        One row: flows, unnamed_here (flows of which an end on a traced host has no application), ended_before (further
+        such flows that had ended when tracing began), undirected (flows of which nobody knows who began), unpaired
+        (flows whose other end is one of several sockets, and nobody knows which), untraced_addresses (called
+        addresses of no traced host).
     """
-    traced = attribution.filter(attribution.host.notnull() & attribution.app.isnull())
-    unnamed = traced.agg(unnamed_here=traced.flow_id.nunique())
+    traced = attribution.filter(attribution.host.notnull() & attribution.app.isnull()).select("flow_id").distinct()
+    old = find_ended_before(socket, segment)
+    ends = flow.select("flow_id", end="orig_socket_id").union(flow.select("flow_id", end="resp_socket_id"))
+    # seen while it was open, from either end, is seen
+    seen = ends.filter(ends.end.notnull()).anti_join(old, ends.end == old.socket_id).select("flow_id").distinct()
+    traced = traced.left_join(seen, "flow_id")
+    unnamed = traced.agg(
+        unnamed_here=traced.flow_id_right.notnull().sum().fill_null(0).cast("int64"),
+        ended_before=traced.flow_id_right.isnull().sum().fill_null(0).cast("int64"),
+    )
     away = ibis.ifelse(flow.resp_host.isnull(), flow.resp_addr, ibis.null("string"))
     flows = flow.agg(
         flows=flow.count(),

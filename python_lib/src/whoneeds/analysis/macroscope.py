@@ -29,7 +29,9 @@ Where this departs from the paper, and why:
   address, or one that two sites use, does not. For the same reason a service instance is (address, protocol,
   port) and the traced host that owns the address.
 - A user is what `ServiceUse.user` says. On laptops the paper takes a machine for a user; on servers it is
-  (host, uid).
+  (host, uid). A process that was gone before it could be asked has no known user: it counts as nobody, neither in
+  :math:`U` nor in :math:`U_s`. Where no user of a service is known, only the share of instances decides: "not known"
+  is not "zero".
 - The mean duration :math:`d` is the larger of two figures. The first is the observed mean, as published. Where
   durations come from samples alone that is too short, being cut at both ends, and would boost too much; so
   the second is estimated from the counts: if durations are memoryless, connections seen in :math:`k` samples on
@@ -180,7 +182,7 @@ def _measure(uses: ibis.Table, key: tuple[str, ...], population: ibis.Table, thr
     users = uses.select(*key, *(name for name in (*_INSTANCE, "user") if name not in key)).distinct()
     instances = users.drop("user").distinct()
     support = instances.group_by(*key).agg(support=instances.count())
-    counted = _join(support, users.group_by(*key).agg(users=users.user.nunique()), key)
+    counted = _join(support, users.group_by(*key).agg(users=users.user.nunique().nullif(0)), key)
     flows = uses.flows.sum().cast("float64")
     sampled = uses.group_by(*key).agg(
         in_samples=uses.samples.sum().cast("int64"),
@@ -200,7 +202,7 @@ def _measure(uses: ibis.Table, key: tuple[str, ...], population: ibis.Table, thr
     raised = rows.usage_share * (rows.mean_period_s / rows.mean_s.nullif(0.0))
     rows = rows.mutate(
         adjusted_share=ibis.ifelse(adjusts, ibis.least(raised, 1.0), rows.usage_share),
-        users_share=rows.users.cast("float64") / rows.users_in_all.cast("float64"),
+        users_share=(rows.users.cast("float64") / rows.users_in_all.cast("float64")).fill_null(1.0),
     )
     return rows.select(
         *key, "support", "population", "users", "usage_share", "adjusted_share", "users_share"

@@ -7,7 +7,7 @@ from typing import Any
 from whoneeds.analysis.coverage import count_unknown_ends, summarize_gaps, summarize_hosts
 from whoneeds.model.conclusions import Attribution
 from whoneeds.model.errors import StoreError
-from whoneeds.model.evidence import FlowRecord, Gap, SegmentHeader
+from whoneeds.model.evidence import FlowRecord, Gap, SegmentHeader, SocketRecord
 from whoneeds.render.statement import state_blind_spots, state_observation
 from whoneeds.store.session import Store
 
@@ -57,7 +57,8 @@ def describe(store: Store) -> Observation:
     """
     hosts = require_segments(store)
     gaps = store.read(summarize_gaps(store.table(Gap))).to_pylist()
-    ends = store.read(count_unknown_ends(store.table(FlowRecord), store.table(Attribution))).to_pylist()[0]
+    known = (store.table(record) for record in (FlowRecord, Attribution, SocketRecord, SegmentHeader))
+    ends = store.read(count_unknown_ends(*known)).to_pylist()[0]
     folder = store.path / "quarantine"
     put_away = {path.name for path in folder.iterdir() if path.is_dir()} if folder.is_dir() else set()
     unseen = sorted(put_away - {row["host"] for row in hosts})

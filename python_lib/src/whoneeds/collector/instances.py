@@ -94,7 +94,7 @@ def find_uses(
     uses = keep(uses)
     uses = uses.mutate(
         host=uses.orig_host,
-        user=uses.orig_host + ibis.literal("/") + uses.uid.cast("string").fill_null("?"),
+        user=uses.orig_host + ibis.literal("/") + uses.uid.cast("string"),  # of a process that was not asked: null
         away=~is_loopback(uses.orig_addr),
     )
     first_address = uses.group_by("process_id").aggregate(
@@ -119,7 +119,7 @@ def find_instances(uses: ibis.Table) -> ibis.Table:
     """
     rows = uses.mutate(latest=uses.last_ns.cast("string").lpad(20, "0") + uses.process_id)
     instances = rows.group_by(["app", "host", "pid", "address"]).aggregate(
-        user=rows.user.argmax(rows.latest),
+        user=rows.user.argmax(rows.latest, where=rows.user.notnull()),
         process_id=rows.process_id.argmax(rows.latest),
         first_ns=rows.first_ns.min(),
         last_ns=rows.last_ns.max(),

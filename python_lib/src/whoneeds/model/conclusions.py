@@ -68,7 +68,9 @@ class ApplicationInstance:
     host: str = documented("Host on which it ran.")
     pid: int = documented("Process number.")
     address: str = documented("The host's address that it used.", max_length=45)
-    user: str = documented("Who ran it: host and user number.", max_length=300)
+    user: Optional[str] = documented(
+        "Who ran it: host and user number; absent where that is not known: nobody is no user.", max_length=300
+    )
     process_id: str = documented(
         "One process behind the instance (of several with a reused pid: the last).", max_length=400
     )
@@ -84,7 +86,9 @@ class ServiceUse:
     host: str = documented("Host on which the instance ran.")
     pid: int = documented("Process number of the instance.")
     address: str = documented("Address of the instance.", max_length=45)
-    user: str = documented("Who ran it: host and user number.", max_length=300)
+    user: Optional[str] = documented(
+        "Who ran it: host and user number; absent where that is not known: nobody is no user.", max_length=300
+    )
     protocol: str = documented("Protocol of the service.", choices=PROTOCOLS)
     port: int = documented("Port of the service.")
     resp_addr: str = documented("Address of the service instance.", max_length=45)
@@ -125,7 +129,9 @@ class Dependency:
         "Instances of the application that used the service (levels 1 and 3) or the service instance (2 and 4)."
     )
     population: int = documented("Instances of the application that were seen.")
-    users: int = documented("Users whose instances used it, counted like support.")
+    users: Optional[int] = documented(
+        "Known users whose instances used it, counted like support; absent where none is known."
+    )
     usage_share: float = documented("support / population, before any adjustment for sampling.", unit="share")
     adjusted_share: float = documented("The same after adjustment for what sampling misses.", unit="share")
     flows: int = documented("Flows of this very row.")

@@ -50,11 +50,15 @@ def _merge(kept: Row, other: Row) -> Row:
         "resp_bytes": _sum(kept["resp_bytes"], other["resp_bytes"]),
         "usage_share": max(kept["usage_share"], other["usage_share"]),
         "support": max(kept["support"], other["support"]),
-        "users": max(kept["users"], other["users"]),
+        "users": _most(kept["users"], other["users"]),
         "first_ns": min(kept["first_ns"], other["first_ns"]),
         "last_ns": max(kept["last_ns"], other["last_ns"]),
         "resp_addr": kept["resp_addr"] if kept["resp_addr"] == other["resp_addr"] else None,
     }
+
+
+def _most(one: int | None, other: int | None) -> int | None:
+    return max((count for count in (one, other) if count is not None), default=None)
 
 
 def _sum(one: int | None, other: int | None) -> int | None:

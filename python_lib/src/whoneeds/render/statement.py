@@ -73,6 +73,11 @@ def state_blind_spots(
             f"{ends['unnamed_here']} of {tell_count(ends['flows'], 'connection')} have an end on a traced host whose "
             "program is not known."
         )
+    if ends["ended_before"]:
+        said.append(
+            f"{tell_count(ends['ended_before'], 'connection')} had ended when tracing began: their ports are known, "
+            "their programs are not."
+        )
     if ends["undirected"]:
         said.append(
             f"Of {tell_count(ends['undirected'], 'connection')} it is not known which end began; they count for nobody."

@@ -65,7 +65,7 @@ def dependency_columns(level: str) -> list[Shown]:
             lambda row: str(row["support"]) if here else f"{row['support']}/{row['population']}",
             60, right=True,
         ),
-        Shown("USERS", lambda row: str(row["users"]), 50, right=True),
+        Shown("USERS", lambda row: UNKNOWN if row["users"] is None else str(row["users"]), 50, right=True),
         Shown("FLOWS", lambda row: str(row["flows"]), 80, right=True),
         Shown("SENT", lambda row: tell_bytes(row["orig_bytes"]), 40, right=True),
         Shown("RECEIVED", lambda row: tell_bytes(row["resp_bytes"]), 41, right=True),
