@@ -13,10 +13,17 @@ from tests.campaigns import processes
 from tests.campaigns.result import Result
 from tests.campaigns.segments import make_fleet
 from whoneeds.cli.main import main
-from whoneeds.model.evidence import Gap, ProcessRecord, SegmentHeader, SocketRecord
+from whoneeds.model.evidence import (
+    Gap,
+    ProcessRecord,
+    SegmentHeader,
+    SocketRecord,
+    TranslationRecord,
+    UnixConnectionRecord,
+)
 from whoneeds.store.session import open_store
 
-_TABLES = (SegmentHeader, ProcessRecord, SocketRecord, Gap)
+_TABLES = (SegmentHeader, ProcessRecord, SocketRecord, TranslationRecord, UnixConnectionRecord, Gap)
 _HOSTS, _SEGMENTS, _SOCKETS = 4, 6, 40
 #: Kills of one ingest before it is let run to its end.
 _MOST_KILLS = 3

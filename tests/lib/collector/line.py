@@ -15,11 +15,19 @@ from whoneeds.collector.connections import join_connections
 from whoneeds.collector.flows import FlowSettings, build_flows
 from whoneeds.collector.instances import find_instances, find_uses, sum_service_use
 from whoneeds.model.conclusions import ApplicationInstance, Attribution, Connection, ServiceUse
-from whoneeds.model.evidence import FlowRecord, Gap, ProcessRecord, SegmentHeader, SocketRecord
+from whoneeds.model.evidence import (
+    FlowRecord,
+    Gap,
+    ProcessRecord,
+    SegmentHeader,
+    SocketRecord,
+    TranslationRecord,
+    UnixConnectionRecord,
+)
 from whoneeds.model.schema import table_name
 from whoneeds.store.columns import arrow_schema, ibis_schema, to_arrow
 
-EVIDENCE = (SegmentHeader, ProcessRecord, SocketRecord, Gap)
+EVIDENCE = (SegmentHeader, ProcessRecord, SocketRecord, TranslationRecord, UnixConnectionRecord, Gap)
 DERIVED = (FlowRecord, Attribution, ApplicationInstance, ServiceUse, Connection)
 SCHEMAS = {table_name(record): arrow_schema(record) for record in DERIVED}
 

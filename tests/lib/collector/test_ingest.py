@@ -16,13 +16,20 @@ from fleet import BOOT, Host, at
 from whoneeds.collector.ingest import IngestResult, ingest
 from whoneeds.collector.reader import ReaderLimits
 from whoneeds.model.errors import SettingsError
-from whoneeds.model.evidence import Gap, ProcessRecord, SegmentHeader, SocketRecord
+from whoneeds.model.evidence import (
+    Gap,
+    ProcessRecord,
+    SegmentHeader,
+    SocketRecord,
+    TranslationRecord,
+    UnixConnectionRecord,
+)
 from whoneeds.segment.layout import FIRST_LINE
 from whoneeds.segment.write import write_segment
 from whoneeds.store import Store, open_store
 
 NOW_NS = at(3600)
-TABLES = (SegmentHeader, ProcessRecord, SocketRecord, Gap)
+TABLES = (SegmentHeader, ProcessRecord, SocketRecord, TranslationRecord, UnixConnectionRecord, Gap)
 
 
 def deliver(incoming: Path, *hosts: Host, under: str | None = None) -> list[Path]:
@@ -150,6 +157,25 @@ def _socket(**changes: Any) -> SocketRecord:
     return replace(row, **changes)
 
 
+def _process(**changes: Any) -> ProcessRecord:
+    row: ProcessRecord = small_host("web1").segments[0][1][ProcessRecord][0]
+    return replace(row, **changes)
+
+
+def _translation(**changes: Any) -> TranslationRecord:
+    row = TranslationRecord(
+        "web1", "4026531840", "tcp", "10.0.0.1", 40000, "10.0.0.2", 8080, "10.0.0.1", 40000, "172.17.0.2", 80, at(1),
+        at(2), "table",
+    )  # fmt: skip
+    return replace(row, **changes)
+
+
+def _unix(**changes: Any) -> UnixConnectionRecord:
+    client, server = (f"web1/{BOOT}/{pid}/100" for pid in (7, 8))
+    row = UnixConnectionRecord("web1", "4026531840", "stream", "/run/x.sock", client, server, at(1), at(2), 1)
+    return replace(row, **changes)
+
+
 IMPOSSIBLE: dict[str, tuple[SegmentHeader, dict[type[Any], list[Any]]]] = {
     "opened in 1970": (_header(opened_ns=1), {}),
     "closed in the future": (_header(closed_ns=NOW_NS + 301 * 10**9), {}),
@@ -170,6 +196,15 @@ IMPOSSIBLE: dict[str, tuple[SegmentHeader, dict[type[Any], list[Any]]]] = {
     "a mapped address": (_header(), {SocketRecord: [_socket(remote_addr="::ffff:10.0.0.1")]}),
     "half a peer": (_header(), {SocketRecord: [_socket(remote_port=None)]}),
     "fewer than no bytes": (_header(), {SocketRecord: [_socket(sent_bytes=-1)]}),
+    "a parent on another host": (_header(), {ProcessRecord: [_process(parent_id=f"db1/{BOOT}/1/1")]}),
+    "a parent of another boot": (
+        _header(), {ProcessRecord: [_process(parent_id=f"web1/{BOOT.replace('0', '1')}/1/1")]}
+    ),
+    "a translation to no address": (_header(), {TranslationRecord: [_translation(new_resp_addr="x")]}),
+    "a translation to no port": (_header(), {TranslationRecord: [_translation(new_orig_port=-1)]}),
+    "a daemon on another host": (_header(), {UnixConnectionRecord: [_unix(server_process_id=f"db1/{BOOT}/8/1")]}),
+    "a client that is none": (_header(), {UnixConnectionRecord: [_unix(process_id="web1")]}),
+    "fewer than no looks": (_header(), {UnixConnectionRecord: [_unix(samples=-1)]}),
     "fewer than no losses": (_header(), {Gap: [Gap("web1", "table", "failed", "", at(0), at(1), -1)]}),
 }  # fmt: skip
 
@@ -187,6 +222,24 @@ def test_a_segment_that_says_the_impossible_is_refused_whole(tmp_path: Path, wha
     assert put.expected
     assert put.found
     assert not any(held.values())
+
+
+def test_every_identity_gets_the_name_that_the_controller_knows(tmp_path: Path) -> None:
+    """Parents, clients and daemons are renamed with their host, like all that is said of it."""
+    folder = tmp_path / "incoming" / "shop-web"
+    folder.mkdir(parents=True)
+    tables = {
+        ProcessRecord: [_process(parent_id=f"web1/{BOOT}/1/1")],
+        TranslationRecord: [_translation()],
+        UnixConnectionRecord: [_unix()],
+    }
+    write_segment(str(folder), _header(), tables)
+    with open_store(tmp_path / "store", create=True, write=True) as store:
+        ingest(store, [tmp_path / "incoming"], now_ns=NOW_NS)
+        ((process,), (translation,), (unix,)) = map(store.rows, tables)
+    assert process["parent_id"] == f"shop-web/{BOOT}/1/1"
+    assert (translation["host"], translation["new_resp_addr"]) == ("shop-web", "172.17.0.2")
+    assert (unix["process_id"], unix["server_process_id"]) == (f"shop-web/{BOOT}/7/100", f"shop-web/{BOOT}/8/100")
 
 
 def test_a_rival_of_a_known_segment_raises_the_alarm(tmp_path: Path) -> None:

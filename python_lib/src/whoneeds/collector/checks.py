@@ -11,7 +11,14 @@ from collections.abc import Callable
 from typing import Any
 
 from whoneeds.model.errors import InvalidRecord
-from whoneeds.model.evidence import Gap, ProcessRecord, SegmentHeader, SocketRecord
+from whoneeds.model.evidence import (
+    Gap,
+    ProcessRecord,
+    SegmentHeader,
+    SocketRecord,
+    TranslationRecord,
+    UnixConnectionRecord,
+)
 from whoneeds.model.identity import (
     BOOT_ID,
     check_host_name,
@@ -65,6 +72,8 @@ def check_segment(segment: Segment, now_ns: int) -> None:
     checks: dict[type[Any], Callable[[Any], None]] = {
         ProcessRecord: lambda row: _check_process(row, header),
         SocketRecord: lambda row: _check_socket(row, header, known),
+        TranslationRecord: lambda row: _check_translation(row, known),
+        UnixConnectionRecord: lambda row: _check_unix_connection(row, header),
         Gap: lambda row: _require("lost", "no negative number", row.lost is None or row.lost >= 0, row.lost),
     }
     for record, rows in segment.tables.items():
@@ -103,7 +112,7 @@ def rehost_segment(segment: Segment, host: str) -> dict[type[Any], list[Any]]:
 
 def _rehost_record(record: Any, claimed: str, host: str) -> Any:
     changes: dict[str, str] = {"host": host}
-    for name in ("segment_id", "process_id", "socket_id"):
+    for name in ("segment_id", "process_id", "parent_id", "server_process_id", "socket_id"):
         identity = getattr(record, name, None)
         if identity is not None:
             changes[name] = rehost(identity, claimed, host)
@@ -119,14 +128,33 @@ def _check_process(row: ProcessRecord, header: SegmentHeader) -> None:
         (row.pid, row.start_ticks) == (key.pid, key.start_ticks),
         row.pid,
     )
+    if row.parent_id is not None:
+        _check_process_id("parent's boot", row.parent_id, header)
+
+
+def _check_process_id(what: str, text: str, header: SegmentHeader) -> None:
+    key = parse_process_id(text)
+    _require(what, header.boot_id, key.boot_id == header.boot_id, key.boot_id)
+
+
+def _check_translation(row: TranslationRecord, known: set[str]) -> None:
+    for address in (row.orig_addr, row.resp_addr, row.new_orig_addr, row.new_resp_addr):
+        _check_address(address, known)
+    for port in (row.orig_port, row.resp_port, row.new_orig_port, row.new_resp_port):
+        _check_port(port)
+
+
+def _check_unix_connection(row: UnixConnectionRecord, header: SegmentHeader) -> None:
+    _check_process_id("client's boot", row.process_id, header)
+    _check_process_id("server's boot", row.server_process_id, header)
+    _require("samples", "no negative number", row.samples >= 0, row.samples)
 
 
 def _check_socket(row: SocketRecord, header: SegmentHeader, known: set[str]) -> None:
     start = f"{header.host}/{header.boot_id}/{row.netns}/"
     _require("socket identity", f"one that begins with {start}", row.socket_id.startswith(start), row.socket_id)
     if row.process_id is not None:
-        key = parse_process_id(row.process_id)
-        _require("owner's boot", header.boot_id, key.boot_id == header.boot_id, key.boot_id)
+        _check_process_id("owner's boot", row.process_id, header)
     _check_address(row.local_addr, known)
     _check_port(row.local_port)
     _require(

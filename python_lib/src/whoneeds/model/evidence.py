@@ -20,6 +20,8 @@ STATES = (
     "close_wait", "last_ack", "listen", "closing", "new_syn_recv", "bound",
 )  # fmt: skip
 SOURCES = ("event", "table", "tuple_only", "psutil")
+TRANSLATION_SOURCES = ("event", "table")
+UNIX_TYPES = ("stream", "dgram", "seqpacket")
 LOCATIONS = ("inside", "vpn", "outside")
 GAP_REASONS = (
     "permission", "vanished", "unsupported", "late", "dropped", "truncated", "ambiguous", "failed",
@@ -62,7 +64,7 @@ class SegmentHeader:
 
 @dataclass(frozen=True)
 class ProcessRecord:
-    """A process that owned at least one socket, or whose attributes were asked for."""
+    """A process that owned at least one socket, or an ancestor of one."""
 
     process_id: str = documented("Identity: host/boot/pid/start ticks.", max_length=400)
     host: str = documented("Host that observed.")
@@ -78,7 +80,21 @@ class ProcessRecord:
     unit: Optional[str] = documented("systemd unit that the process belongs to, from its control group.")
     container: Optional[str] = documented("Container identity from the control group; absent outside containers.")
     first_ns: int = documented("When it was first seen.", unit="ns")
-    last_ns: int = documented("When it was last seen.", unit="ns")
+    last_ns: int = documented("When it was last seen; of one that owned no socket, when it was asked.", unit="ns")
+    container_name: Optional[str] = documented(
+        "What the container's runtime calls it: docker's or podman's name, namespace/pod/container of kubernetes; "
+        "absent where no file of the runtime says it, or none may be read.",
+        default=None,
+    )
+    parent_id: Optional[str] = documented(
+        "Identity of the process that began it, as far as it was there when that was asked; absent if unknown.",
+        max_length=400,
+        default=None,
+    )
+    session: Optional[int] = documented(
+        "Number of the session that it belongs to, in the tracer's own pid namespace; absent if it could not be read.",
+        default=None,
+    )
 
 
 @dataclass(frozen=True)
@@ -136,6 +152,48 @@ class SocketRecord:
         "Whether the local end began the connection; absent where its begin was not seen."
     )
     end: Optional[str] = documented("How it ended; absent where its end was not seen.", choices=ENDS)
+
+
+@dataclass(frozen=True)
+class TranslationRecord:
+    """A conversation whose addresses or ports the host's kernel translated (conntrack: DNAT, SNAT, masquerade)."""
+
+    host: str = documented("Host that translated.")
+    netns: str = documented("Network namespace in which it was translated, as its inode number.", max_length=32)
+    protocol: str = documented("Transport protocol.", choices=PROTOCOLS)
+    orig_addr: str = documented("Address of who began, as it came to the translator.", max_length=45)
+    orig_port: int = documented("Port of who began, as it came to the translator.")
+    resp_addr: str = documented("Address that was called.", max_length=45)
+    resp_port: int = documented("Port that was called.")
+    new_orig_addr: str = documented("Address of who began, as the called end sees it.", max_length=45)
+    new_orig_port: int = documented("Port of who began, as the called end sees it.")
+    new_resp_addr: str = documented("Address that the conversation went on to.", max_length=45)
+    new_resp_port: int = documented("Port that the conversation went on to.")
+    first_ns: int = documented(
+        "When it began, by the kernel's event; else the earliest time at which it can have begun: the look before the "
+        "one that found it, or that look itself if it was the first.",
+        unit="ns",
+    )
+    last_ns: int = documented("When the kernel forgot it, by its event, or when it was last looked up.", unit="ns")
+    source: str = documented("Whether an event told of it, or only the table.", choices=TRANSLATION_SOURCES)
+
+
+@dataclass(frozen=True)
+class UnixConnectionRecord:
+    """A process that held a connection to a named AF_UNIX socket of another one; a row for each pair of holders."""
+
+    host: str = documented("Host that observed.")
+    netns: str = documented("Network namespace of the sockets, as its inode number.", max_length=32)
+    type: str = documented("Type of the sockets.", choices=UNIX_TYPES)
+    path: str = documented(
+        "Path that the server's socket is bound to, as it gave it; an abstract name begins with @. Bytes that are no "
+        "text are made visible."
+    )
+    process_id: str = documented("The process that connected, or inherited the connection.", max_length=400)
+    server_process_id: str = documented("A process that holds the other end.", max_length=400)
+    first_ns: int = documented("When it was first seen.", unit="ns")
+    last_ns: int = documented("When it was last seen.", unit="ns")
+    samples: int = documented("Looks in which it was seen.")
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ EVIDENCE: Tuple[Type[Any], ...] = (
     evidence.SegmentHeader,
     evidence.ProcessRecord,
     evidence.SocketRecord,
+    evidence.TranslationRecord,
+    evidence.UnixConnectionRecord,
     evidence.Gap,
     evidence.FlowRecord,
 )

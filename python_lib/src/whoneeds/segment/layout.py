@@ -3,7 +3,14 @@
 
 from typing import Any, Dict, Tuple, Type
 
-from whoneeds.model.evidence import SEGMENT_SCHEMA, Gap, ProcessRecord, SocketRecord
+from whoneeds.model.evidence import (
+    SEGMENT_SCHEMA,
+    Gap,
+    ProcessRecord,
+    SocketRecord,
+    TranslationRecord,
+    UnixConnectionRecord,
+)
 from whoneeds.model.schema import table_name
 
 MAGIC = b"whoneeds-segment "
@@ -14,5 +21,5 @@ SUFFIX = ".seg"
 TEMPORARY_SUFFIX = ".tmp"
 
 #: Tables that a segment can hold, in the order in which they are written.
-TABLES: Tuple[Type[Any], ...] = (ProcessRecord, SocketRecord, Gap)
+TABLES: Tuple[Type[Any], ...] = (ProcessRecord, SocketRecord, TranslationRecord, UnixConnectionRecord, Gap)
 RECORD_BY_TABLE: Dict[str, Type[Any]] = {table_name(record): record for record in TABLES}
