@@ -16,7 +16,11 @@ from typing import Any, Self
 
 import psutil
 
+from whoneeds.model.errors import HostError
 from whoneeds.tracer import clocks, sock_diag
+from whoneeds.tracer.bpf.listing import ListingSampler
+from whoneeds.tracer.bpf.load import load, scope_here
+from whoneeds.tracer.bpf.source import open_programs
 from whoneeds.tracer.observation import Observation
 from whoneeds.tracer.owners import walk_everything
 from whoneeds.tracer.sampler import Sampler
@@ -75,13 +79,33 @@ class Contestant:
         self._process.join(20)
 
 
+def make_sampler() -> Sampler | ListingSampler:
+    """The sampler that the tracer would use here: the kernel's walk where its programs can be loaded."""
+    try:
+        return ListingSampler(open_programs(load(scope_here())))
+    except HostError:
+        return Sampler()
+
+
+class WithoutPrograms:
+    """The tracer's sampler where no programs can be loaded: the kernel's list, and what changed in /proc."""
+
+    def __init__(self) -> None:
+        self.sampler = Sampler()
+        self.observation = Observation("bench", clocks.read_boot_id(), clocks.now())
+
+    def sample(self) -> None:
+        """Take a sample."""
+        self.sampler.sample(self.observation, clocks.now())
+
+
 class Ours:
     """The tracer's sampler as shipped, in its steady state."""
 
     def __init__(self) -> None:
         gc.disable()  # as the tracer does
         self.boot_id = clocks.read_boot_id()
-        self.sampler = Sampler()
+        self.sampler = make_sampler()
         self.observation = Observation("bench", self.boot_id, clocks.now())
 
     def sample(self) -> None:
@@ -156,4 +180,5 @@ PEERS: dict[str, Callable[[], object] | None] = {
     "psutil.net_connections": Psutil,
     "lsof -nP -i": _command("lsof", "-nP", "-i"),
     "full walk": FullWalk,
+    "whoneeds without programs": WithoutPrograms,
 }

@@ -12,7 +12,7 @@ import gc
 import os
 import resource
 import time
-from typing import Any, Dict, Hashable, List, Mapping, NamedTuple, Optional, Set
+from typing import Any, Dict, Hashable, List, Mapping, NamedTuple, Optional, Set, Union
 
 from whoneeds import __version__
 from whoneeds.model.errors import HostError
@@ -22,6 +22,8 @@ from whoneeds.model.schema import is_whole_number
 from whoneeds.segment.spool import Spool, open_spool
 from whoneeds.tracer import clocks
 from whoneeds.tracer.addresses import list_addresses
+from whoneeds.tracer.bpf.listing import ListingSampler
+from whoneeds.tracer.bpf.source import ProgramEvents
 from whoneeds.tracer.event_sources import Events, open_any_events
 from whoneeds.tracer.events import EventSource, open_events
 from whoneeds.tracer.location import locate
@@ -73,7 +75,7 @@ class Tracer:
         self.settings, self.spool = settings, spool
         self.boot_id = clocks.read_boot_id()
         self.source = choose_source(settings.sources)
-        self.sampler = Sampler(self.source)
+        self.sampler: Union[Sampler, ListingSampler] = Sampler(self.source)
         self.privileged = sees_all_processes()
         self.since = clocks.now()
         self.events: Optional[Events] = None
@@ -95,6 +97,8 @@ class Tracer:
                 self.events = open_any_events(self._identity) if by_programs else open_events(self._identity)
             except HostError as error:
                 self._no_events = error
+        if isinstance(self.events, ProgramEvents):
+            self.sampler, self.privileged = ListingSampler(self.events), True
         self._committed_ns = self.since.wall_ns
         self.open: Observation = self._open_segment(self.since, {})
         self._tell_of_crash(read_document(settings.dir, STATUS_FILE))
@@ -175,6 +179,8 @@ class Tracer:
             self._no_events = error if isinstance(error, HostError) else HostError("events", found=str(error))
             self.events.close()
             self.events = None
+            if isinstance(self.sampler, ListingSampler):  # what it lists from is closed with the events
+                self.sampler, self.privileged = Sampler(self.source), sees_all_processes()
             self.open.watch(False)
 
     def _is_full(self, at: Instant) -> bool:

@@ -95,6 +95,8 @@ class Observation:
         batches: Sequence[Batch],
         holders: Mapping[int, Holders],
         moved: Optional[Iterable[int]] = None,
+        *,
+        partial: bool = False,
     ) -> None:
         """Take in one sample.
 
@@ -107,9 +109,11 @@ class Observation:
             Processes by socket inode.
         moved : iterable of int, optional
             Inodes whose holders may have changed since the last sample; any by default.
+        partial : bool, default False
+            Whether the batches hold what changed only.
         """
         self.sources.update(batch.source for batch in batches)
-        self._sightings.add_sample(self.instant_ns(at), batches, holders, moved)
+        self._sightings.add_sample(self.instant_ns(at), batches, holders, moved, partial=partial)
         self._note_holders()
 
     def add_ended(self, netns: str, row: Row, ended: Ended, decode: Callable[[int, Any], Ends]) -> None:

@@ -131,6 +131,8 @@ class Sightings:
         batches: Iterable[Batch],
         holders: Mapping[int, Holders],
         moved: Optional[Iterable[int]] = None,
+        *,
+        partial: bool = False,
     ) -> None:
         """Take in one sample.
 
@@ -143,25 +145,32 @@ class Sightings:
             Processes by socket inode.
         moved : iterable of int, optional
             Inodes whose holders may have changed since the last sample; any by default.
+        partial : bool, default False
+            Whether the batches hold what changed only: all else is as it was.
         """
         self.samples += 1
         self._instants_ns.append(now_ns)
         listed = set()
         for batch in batches:
-            self._add_batch(batch, holders)
+            self._add_batch(batch, holders, partial)
             listed.add((batch.netns, batch.protocol))
         for where, place in self._places.items():
-            if where not in listed:  # it could not be listed this time
+            if where not in listed and not partial:  # it could not be listed this time
                 self._end_rows(place, list(place.rows))
         for inode in list(self._by_inode) if moved is None else moved:
             socket = self._by_inode.get(inode)
             if socket is not None and socket.turn != self.samples:
                 self._move(socket, holders.get(inode, NOBODY))
 
-    def _add_batch(self, batch: Batch, holders: Mapping[int, Holders]) -> None:
+    def _add_batch(self, batch: Batch, holders: Mapping[int, Holders], partial: bool) -> None:
         place = self._places.get((batch.netns, batch.protocol))
         if place is None:
             place = self._places[batch.netns, batch.protocol] = _Place(())
+        if partial:
+            for raw in batch.rows:
+                self._look_at(place, batch, raw, holders)
+            self._end_rows(place, [key for key in batch.gone if key in place.rows])
+            return
         # whatever is done for each row here is done by the interpreter's own loops: there may be a hundred thousand
         keys = list(map(itemgetter(batch.key), batch.rows))
         changed = map(ne, map(place.rows.get, keys), batch.rows)

@@ -41,6 +41,8 @@ class Batch(NamedTuple):
         From a raw row to `Row`.
     key : int
         Where in a raw row the key is.
+    gone : sequence of hashable
+        Keys of sockets that are not listed any more; told only where the listing is of changes.
     """
 
     netns: str
@@ -50,6 +52,7 @@ class Batch(NamedTuple):
     decode: Callable[[int, Any], Ends]
     read: Callable[[Any], Row] = tuple
     key: int = 0
+    gone: Sequence[Hashable] = ()
 
 
 class Ended(NamedTuple):

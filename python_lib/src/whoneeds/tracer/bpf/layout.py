@@ -6,7 +6,7 @@ from typing import NamedTuple, Optional
 
 #: Helpers of the kernel, by their numbers (``include/uapi/linux/bpf.h``).
 LOOK_UP, UPDATE, DELETE = 1, 2, 3
-USER_AND_GROUP, SOCKET_COOKIE, CGROUP_ID = 15, 46, 80
+SOCKET_COOKIE = 46
 READ, READ_TEXT, BOOT_TIME = 113, 115, 125
 WRITE_TO_LISTING, RESERVE, SUBMIT, TCP_SOCKET, CURRENT_TASK, SOCKET_OF_FILE = 127, 131, 132, 137, 158, 162
 

@@ -10,9 +10,10 @@ from typing import List, NamedTuple, Tuple
 
 from whoneeds.model.errors import HostError, Unsupported
 from whoneeds.tracer.bpf import machine
-from whoneeds.tracer.bpf.btf import TYPEDEF, read_kernel_types
+from whoneeds.tracer.bpf.btf import FUNC, TYPEDEF, read_kernel_types
 from whoneeds.tracer.bpf.layout import COUNTER_BYTES, OPEN_BYTES, Maps, Scope
 from whoneeds.tracer.bpf.life_programs import LifePrograms
+from whoneeds.tracer.bpf.listing_program import list_sockets
 from whoneeds.tracer.bpf.task_programs import TaskWords, on_exec
 
 #: Kernel memory of the rings: three seconds of 10 000 ends of connections a second, and a thousand new processes.
@@ -33,6 +34,8 @@ class Loaded(NamedTuple):
         They say how often the kernel had to leave them out.
     links : tuple of int
         As long as these are open, the programs run.
+    listing : int
+        From it listings of all sockets are made.
     """
 
     lives: int
@@ -40,10 +43,11 @@ class Loaded(NamedTuple):
     counters: int
     programs: Tuple[int, ...]
     links: Tuple[int, ...]
+    listing: int
 
     def close(self) -> None:
         """Close all."""
-        for descriptor in (self.lives, self.tasks, self.counters, *self.programs, *self.links):
+        for descriptor in (self.lives, self.tasks, self.counters, *self.programs, *self.links, self.listing):
             os.close(descriptor)
 
 
@@ -83,13 +87,18 @@ def load(scope: Scope) -> Loaded:
             type_id = types.find_id(TYPEDEF, f"btf_trace_{tracepoint}")
             programs.append(keep(machine.load_tracing(name, code, machine.ON_TRACEPOINT, type_id)))
             links.append(keep(machine.attach_tracepoint(programs[-1])))
+        walk = machine.load_tracing(
+            "whoneeds_list", list_sockets(words), machine.ON_ITERATION, types.find_id(FUNC, "bpf_iter_task_file")
+        )
+        listing = keep(machine.attach_iteration(keep(walk)))
     except BaseException:
         for descriptor in made:
             os.close(descriptor)
         raise
     os.close(maps.open)
     os.close(maps.known)
-    return Loaded(maps.lives, maps.tasks, maps.counters, tuple(programs), tuple(links))
+    os.close(walk)
+    return Loaded(maps.lives, maps.tasks, maps.counters, tuple(programs), tuple(links), listing)
 
 
 def scope_here(root: str = "/proc") -> Scope:

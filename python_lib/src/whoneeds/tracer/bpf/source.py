@@ -71,11 +71,9 @@ class ProgramEvents:
         at = clock()
         lives = 0
         while True:
-            # a process is told of before the first connection that it acts on: what is read now is told of below
             records = self._lives.take_alike(LIFE_BYTES, MAX_BLOCK)
-            told = self._told.take()
-            for record in told:
-                self._tasks.take(record)
+            # a process is told of before the first connection that it acts on ends: so it is read after that
+            self.take_told(observation)
             if records:
                 holders = self._holders(records)
                 observation.add_lives(pack_lives(records, _STRIDE, HEAD_BYTES), holders, at)
@@ -85,11 +83,38 @@ class ProgramEvents:
                         observation.name(holder, attributes)
                 self._used |= holders
             lives += len(records) // _STRIDE
-            self.tally = self.tally._replace(processes=self.tally.processes + len(told))
             if len(records) < MAX_BLOCK * _STRIDE:
                 break
         self.tally = self.tally._replace(ends=self.tally.ends + lives)
         self._tell_losses(observation, at)
+
+    def take_told(self, observation: Observation) -> None:
+        """Take in what was told of processes by now."""
+        told = self._told.take()
+        for record in told:
+            holder = self._tasks.take(record)
+            attributes = self._tasks.attributes_of(holder)
+            if attributes is not None:
+                observation.name(holder, attributes)
+        self.tally = self.tally._replace(processes=self.tally.processes + len(told))
+
+    def name_holders(self, observation: Observation) -> None:
+        """Name the processes that a listing found, as far as they are known."""
+        for holder in list(observation.unnamed()):
+            self._used.add(holder)
+            attributes = self._tasks.attributes_of(holder)
+            if attributes is not None:
+                observation.name(holder, attributes)
+
+    @property
+    def listing(self) -> int:
+        """The descriptor that listings are made from."""
+        return self._loaded.listing
+
+    @property
+    def ticks_per_s(self) -> int:
+        """Unit of the start of processes."""
+        return self._tasks.ticks_per_s
 
     def _holders(self, records: bytes) -> Set[Holder]:
         """The processes that acted, each once."""

@@ -8,7 +8,6 @@ group, the name that it gave itself, and the path of its program as steps of dir
 from whoneeds.tracer.bpf.assembler import R0, R1, R2, R3, R4, R7, R8, R10, Assembler
 from whoneeds.tracer.bpf.btf import KernelTypes
 from whoneeds.tracer.bpf.layout import (
-    CGROUP_ID,
     DELETE,
     LOOK_UP,
     LOST_TASKS,
@@ -145,8 +144,13 @@ class TaskWords:
         self._read(code, _SECOND, 4, R1, offset("cred", "euid"))
         code.load(R1, R10, _SECOND, 4)
         code.store(R8, 48, R1, 4)
-        code.call(CGROUP_ID)
-        code.store(R8, 24, R0, 8)
+        # not of the process that runs now: a listing tells of others
+        self._read(code, _SCRATCH, 8, R7, offset("task_struct", "cgroups"))
+        for structure, name in (("css_set", "dfl_cgrp"), ("cgroup", "kn"), ("kernfs_node", "id")):
+            code.load(R1, R10, _SCRATCH, 8)
+            self._read(code, _SCRATCH, 8, R1, offset(structure, name))
+        code.load(R1, R10, _SCRATCH, 8)
+        code.store(R8, 24, R1, 8)
         code.load(R3, R7, offset("task_struct", "group_leader"), 8)
         code.compute(R3, "+", offset("task_struct", "comm"))
         code.copy(R1, R8)
