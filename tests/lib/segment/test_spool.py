@@ -237,3 +237,65 @@ def test_killed_at_any_moment_it_loses_no_committed_segment(folder):
     found = [read_segment(str(path)).header.sequence for path in (folder / "segments").iterdir()]
     assert len(set(found)) == len(found)
     assert set(told) <= set(found)
+
+
+def capture_names(folder):
+    """File names of the capture files in a spool's folder, oldest first."""
+    return sorted(path.name for path in (folder / "segments").iterdir() if path.suffix == ".pcap")
+
+
+def test_a_capture_file_lies_beside_its_segment_and_counts_with_it(folder):
+    """A capture file has the segment's name, is as private, and its bytes count against the budget."""
+    spool = open_spool(str(folder), GENEROUS)
+    size = spool.put(segments.header(), segments.tables(), capture=b"packets")
+    assert spool.usage() == (1, size + 7, 0)
+    spool.close()
+    (name,) = names(folder)
+    assert capture_names(folder) == [name.replace(".seg", ".pcap")]
+    path = folder / "segments" / capture_names(folder)[0]
+    assert path.read_bytes() == b"packets"
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_capture_file_goes_with_its_segment(folder):
+    """What the budget pushes out is a segment with its capture file, and the two together are within it."""
+    capture = bytes(4000)
+    spool = open_spool(str(folder), 3 * 4000 + 4000)
+    for number in range(1, 9):
+        spool.put(segments.header(number), segments.tables(), capture=capture)
+        assert sum(path.stat().st_size for path in (folder / "segments").iterdir()) <= 16_000
+    spool.close()
+    assert [name.replace(".seg", ".pcap") for name in names(folder)] == capture_names(folder)
+    assert len(names(folder)) + spool_usage(str(folder)).dropped == 8
+
+
+def test_a_segment_is_never_there_before_its_capture_file(folder, monkeypatch):
+    """The capture file is committed before the segment that names it, and dropped after it."""
+    spool = open_spool(str(folder), 6000)
+    steps = []
+    commit, unlink = spool_module.commit_file, os.unlink
+
+    def watch_commit(directory, name, pieces):
+        steps.append(("+", name.rpartition(".")[2]))
+        commit(directory, name, pieces)
+
+    def watch_unlink(name, *, dir_fd):
+        steps.append(("-", name.rpartition(".")[2]))
+        unlink(name, dir_fd=dir_fd)
+
+    monkeypatch.setattr(spool_module, "commit_file", watch_commit)
+    monkeypatch.setattr(spool_module.os, "unlink", watch_unlink)
+    for number in (1, 2):
+        spool.put(segments.header(number), segments.tables(), capture=bytes(4000))
+    spool.close()
+    assert steps == [("+", "pcap"), ("+", "seg"), ("-", "seg"), ("-", "pcap"), ("+", "pcap"), ("+", "seg")]
+
+
+def test_a_capture_file_without_a_segment_is_removed_by_the_next_writer(folder):
+    """What a writer left that died between a capture file and its segment is gone when the next one begins."""
+    spool = open_spool(str(folder), GENEROUS)
+    spool.put(segments.header(1), segments.tables(), capture=b"kept")
+    spool.close()
+    (folder / "segments" / "00000000000000000001-0b0e7bb0-1.pcap").write_bytes(b"left")
+    open_spool(str(folder), GENEROUS).close()
+    assert [name.replace(".seg", ".pcap") for name in names(folder)] == capture_names(folder)

@@ -7,12 +7,16 @@ values must make sense together. A segment with one bad value is refused whole: 
 
 import dataclasses
 import ipaddress
+import re
 from collections.abc import Callable
 from typing import Any
 
 from whoneeds.model.errors import InvalidRecord
 from whoneeds.model.evidence import (
+    CaptureRecord,
+    ExchangeRecord,
     Gap,
+    NameRecord,
     ProcessRecord,
     SegmentHeader,
     SocketRecord,
@@ -21,6 +25,7 @@ from whoneeds.model.evidence import (
 )
 from whoneeds.model.identity import (
     BOOT_ID,
+    DOMAIN_NAME,
     check_host_name,
     parse_process_id,
     rehost,
@@ -33,6 +38,7 @@ EARLIEST_NS = 946_684_800 * 10**9
 #: How far a host's clock may run ahead of the controller's.
 AHEAD_NS = 300 * 10**9
 _LONGEST_PERIOD_S = 86_400.0
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 
 def check_segment(segment: Segment, now_ns: int) -> None:
@@ -66,6 +72,15 @@ def check_segment(segment: Segment, now_ns: int) -> None:
     )
     for name in ("sequence", "samples", "dropped_segments"):
         _require(name, "no negative number", getattr(header, name) >= 0, getattr(header, name))
+    digest = header.capture_digest
+    _require(
+        "capture file",
+        "a SHA-256 and a size, or neither",
+        (digest is None) == (header.capture_bytes is None)
+        and (digest is None or _SHA256.match(digest) is not None)
+        and (header.capture_bytes is None or header.capture_bytes > 0),
+        f"{digest} and {header.capture_bytes}",
+    )
     known: set[str] = set()
     for address in header.addresses:
         _check_address(address, known)
@@ -74,6 +89,9 @@ def check_segment(segment: Segment, now_ns: int) -> None:
         SocketRecord: lambda row: _check_socket(row, header, known),
         TranslationRecord: lambda row: _check_translation(row, known),
         UnixConnectionRecord: lambda row: _check_unix_connection(row, header),
+        CaptureRecord: _check_capture,
+        ExchangeRecord: lambda row: _check_exchange(row, known),
+        NameRecord: lambda row: _check_name(row, known),
         Gap: lambda row: _require("lost", "no negative number", row.lost is None or row.lost >= 0, row.lost),
     }
     for record, rows in segment.tables.items():
@@ -148,6 +166,29 @@ def _check_unix_connection(row: UnixConnectionRecord, header: SegmentHeader) -> 
     _check_process_id("client's boot", row.process_id, header)
     _check_process_id("server's boot", row.server_process_id, header)
     _require("samples", "no negative number", row.samples >= 0, row.samples)
+
+
+def _check_capture(row: CaptureRecord) -> None:
+    legal = row.stored_packets >= 0 and row.lost_packets >= 0 and row.packets >= row.stored_packets
+    found = f"{row.packets}, {row.stored_packets} and {row.lost_packets}"
+    _require("packets", "no negative number, and no more stored than there were", legal, found)
+    base = row.interface_base
+    _require("interface base", "a number of 32 bits", base is None or 0 <= base < 1 << 32, base)
+
+
+def _check_exchange(row: ExchangeRecord, known: set[str]) -> None:
+    for address in (row.local_addr, row.remote_addr):
+        _check_address(address, known)
+    for port in (row.local_port, row.remote_port):
+        _check_port(port)
+    for name in ("sent_packets", "received_packets", "sent_bytes", "received_bytes"):
+        _require(name, "no negative number", getattr(row, name) >= 0, getattr(row, name))
+    _require("packets", "at least one", row.sent_packets + row.received_packets > 0, 0)
+
+
+def _check_name(row: NameRecord, known: set[str]) -> None:
+    _check_address(row.address, known)
+    _require("name", "a domain name in lower case", DOMAIN_NAME.match(row.name) is not None, row.name)
 
 
 def _check_socket(row: SocketRecord, header: SegmentHeader, known: set[str]) -> None:

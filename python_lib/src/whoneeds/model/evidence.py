@@ -21,6 +21,7 @@ STATES = (
 )  # fmt: skip
 SOURCES = ("event", "table", "tuple_only", "psutil")
 TRANSLATION_SOURCES = ("event", "table")
+NAME_SOURCES = ("dns", "sni")
 UNIX_TYPES = ("stream", "dgram", "seqpacket")
 LOCATIONS = ("inside", "vpn", "outside")
 GAP_REASONS = (
@@ -60,6 +61,12 @@ class SegmentHeader:
     dropped_segments: int = documented(
         "Segments that the byte budget pushed out of this host's directory before they were collected, ever."
     )
+    capture_digest: Optional[str] = documented(
+        "SHA-256 of the capture file (pcap) beside the segment, in hexadecimal; absent where there is none.",
+        max_length=64,
+        default=None,
+    )
+    capture_bytes: Optional[int] = documented("Size of that file.", unit="bytes", default=None)
 
 
 @dataclass(frozen=True)
@@ -194,6 +201,66 @@ class UnixConnectionRecord:
     first_ns: int = documented("When it was first seen.", unit="ns")
     last_ns: int = documented("When it was last seen.", unit="ns")
     samples: int = documented("Looks in which it was seen.")
+
+
+@dataclass(frozen=True)
+class CaptureRecord:
+    """Packets of one network namespace that a segment rests on: what was asked for, and whether it was all."""
+
+    host: str = documented("Host that observed.")
+    netns: str = documented("Network namespace, as its inode number.", max_length=32)
+    filter: str = documented(
+        "What was asked for: 'headers' (UDP, and of TCP what begins or ends a connection or names a server), 'all', or "
+        "an expression in the language of tcpdump.",
+        max_length=1024,
+    )
+    first_ns: int = documented("Begin of the time in which packets were taken in.", unit="ns")
+    last_ns: int = documented("End of that time.", unit="ns")
+    packets: int = documented("Packets that fitted the filter, the lost ones included.")
+    stored_packets: int = documented("Packets of these that are in the capture file.")
+    lost_packets: int = documented(
+        "Packets that nobody looked at; where it is 0 and the filter lets all of UDP pass, a conversation that no "
+        "packet tells of was none."
+    )
+    interface_base: Optional[int] = documented(
+        "What is added to the kernel's interface numbers in the capture file; absent where none of this namespace are "
+        "in it."
+    )
+
+
+@dataclass(frozen=True)
+class ExchangeRecord:
+    """UDP packets that one local end and one remote end sent each other, until both were silent for ten seconds."""
+
+    host: str = documented("Host that observed.")
+    netns: str = documented("Network namespace, as its inode number.", max_length=32)
+    protocol: str = documented("Transport protocol.", choices=PROTOCOLS)
+    local_addr: str = documented("Local address.", max_length=45)
+    local_port: int = documented("Local port.")
+    remote_addr: str = documented("Remote address.", max_length=45)
+    remote_port: int = documented("Remote port.")
+    sent_packets: int = documented("Packets from the local end to the remote one.")
+    received_packets: int = documented("Packets from the remote end to the local one.")
+    sent_bytes: int = documented("Data in the packets sent, headers left out.", unit="bytes")
+    received_bytes: int = documented("Data in the packets received, headers left out.", unit="bytes")
+    first_ns: int = documented("When the first packet was seen.", unit="ns")
+    last_ns: int = documented("When the last packet was seen.", unit="ns")
+    initiated: Optional[bool] = documented(
+        "Whether the local end sent the first packet; absent where it is not known which one was the first."
+    )
+
+
+@dataclass(frozen=True)
+class NameRecord:
+    """A name that was seen to stand for an address: in a name service's answer, or asked for in a TLS hello."""
+
+    host: str = documented("Host that observed.")
+    netns: str = documented("Network namespace, as its inode number.", max_length=32)
+    name: str = documented("The name that was asked for, in lower case, aliases resolved.", max_length=253)
+    address: str = documented("The address that it stood for.", max_length=45)
+    source: str = documented("Where it was seen: an answer of a name service, or a TLS hello.", choices=NAME_SOURCES)
+    first_ns: int = documented("When it was first seen.", unit="ns")
+    last_ns: int = documented("When it was last seen.", unit="ns")
 
 
 @dataclass(frozen=True)

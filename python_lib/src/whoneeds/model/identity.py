@@ -18,6 +18,11 @@ HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}\Z")
 #: The kernel's random boot identifier, in its own notation.
 BOOT_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 
+#: A name of the domain name system as it is kept: lower case, no dot at the end, nothing that needs quoting anywhere.
+DOMAIN_NAME = re.compile(
+    r"(?!.{254})(?![0-9.]+\Z)[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?)*\Z"
+)
+
 
 class ProcessKey(NamedTuple):
     """The parts of a process identity."""

@@ -17,6 +17,9 @@ EVIDENCE: Tuple[Type[Any], ...] = (
     evidence.SocketRecord,
     evidence.TranslationRecord,
     evidence.UnixConnectionRecord,
+    evidence.CaptureRecord,
+    evidence.ExchangeRecord,
+    evidence.NameRecord,
     evidence.Gap,
     evidence.FlowRecord,
 )

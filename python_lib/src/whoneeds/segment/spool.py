@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The folder in which a host keeps its segments until they are collected, within a budget of bytes.
 
-The oldest segments go first when a new one would not fit, and they are counted, also over restarts. A segment that
+A segment may have a capture file beside it, which counts with it, is there before it, and goes with it. The oldest
+segments go first when a new one would not fit, and they are counted, also over restarts. A segment that
 the disk refuses waits in memory, within a limit of its own; what goes beyond is dropped, oldest first, and counted.
 """
 
@@ -13,7 +14,7 @@ from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Sequence, Tup
 
 from whoneeds.model.errors import Busy, SettingsError
 from whoneeds.model.evidence import SegmentHeader
-from whoneeds.segment.layout import SUFFIX, TEMPORARY_SUFFIX
+from whoneeds.segment.layout import CAPTURE_SUFFIX, SUFFIX, TEMPORARY_SUFFIX
 from whoneeds.segment.lives import LifeBlock
 from whoneeds.segment.write import commit_file, encode_segment, segment_file_name
 
@@ -86,7 +87,7 @@ class Spool:
         self.budget_bytes = budget_bytes
         self.lost_segments = 0
         self._segments, self._lock = segments, lock
-        self._waiting: List[Tuple[str, bytes]] = []
+        self._waiting: List[Tuple[str, bytes, bytes]] = []
         self.dropped_segments = _read_count(directory)
         self._counted = self.dropped_segments
         self._clean_up()
@@ -97,31 +98,49 @@ class Spool:
             for name in os.listdir(descriptor):
                 if name.startswith(".") and name.endswith(TEMPORARY_SUFFIX):
                     os.unlink(name, dir_fd=descriptor)
+        names = set(os.listdir(self._segments))
+        for name in names:
+            if name.endswith(CAPTURE_SUFFIX) and _stem(name) + SUFFIX not in names:
+                os.unlink(name, dir_fd=self._segments)
 
     def put(
-        self, header: SegmentHeader, tables: Mapping[Type[Any], Iterable[Any]], lives: Sequence[LifeBlock] = ()
+        self,
+        header: SegmentHeader,
+        tables: Mapping[Type[Any], Iterable[Any]],
+        lives: Sequence[LifeBlock] = (),
+        capture: bytes = b"",
     ) -> int:
         """Commit a segment, dropping the oldest ones if the budget asks for it.
+
+        Parameters
+        ----------
+        header : SegmentHeader
+        tables : mapping of record class to records
+        lives : sequence of LifeBlock
+        capture : bytes
+            Its capture file, as the header says; empty for none.
 
         Returns
         -------
         int
-            Size of the segment in bytes. It may still wait in memory: see `waiting`.
+            Size of the segment in bytes, without its capture file. It may still wait in memory: see `waiting`.
         """
         content = b"".join(encode_segment(header, tables, lives))
-        if len(content) > self.budget_bytes:
+        if len(content) + len(capture) > self.budget_bytes:
             self.lost_segments += 1
             return len(content)
-        self._waiting.append((segment_file_name(header), content))
+        self._waiting.append((segment_file_name(header), content, capture))
         self.flush()
         return len(content)
 
     def flush(self) -> bool:
         """Try to commit what waits in memory; whether nothing waits any more."""
         while self._waiting:
-            name, content = self._waiting[0]
+            name, content, capture = self._waiting[0]
             try:
-                self._make_room(len(content))
+                self._make_room(len(content) + len(capture))
+                if capture:  # first: a segment never names a file that is not there
+                    commit_file(self._segments, _stem(name) + CAPTURE_SUFFIX, (capture,))
                 commit_file(self._segments, name, (content,))
             except OSError as error:
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG):
@@ -138,7 +157,7 @@ class Spool:
         return len(self._waiting)
 
     def usage(self) -> Spooled:
-        """What lies on disk now."""
+        """What lies on disk now; capture files count with their segments."""
         sizes = _sizes(self._segments)
         return Spooled(len(sizes), sum(sizes.values()), self.dropped_segments)
 
@@ -149,15 +168,13 @@ class Spool:
             if total + wanted <= self.budget_bytes:
                 break
             total -= sizes[name]
-            try:
-                os.unlink(name, dir_fd=self._segments)
-            except FileNotFoundError:
-                continue  # collected and removed meanwhile
-            self.dropped_segments += 1
+            gone = _remove(self._segments, name)  # before its capture file: a segment never names one that is not there
+            _remove(self._segments, _stem(name) + CAPTURE_SUFFIX)
+            self.dropped_segments += gone
         self._keep_count()
 
     def _shed(self) -> None:
-        while len(self._waiting) > 1 and sum(len(content) for _name, content in self._waiting) > _WAITING_BYTES:
+        while len(self._waiting) > 1 and sum(map(_waiting_bytes, self._waiting)) > _WAITING_BYTES:
             self._waiting.pop(0)
             self.lost_segments += 1
 
@@ -254,14 +271,34 @@ def spool_usage(path: str) -> Spooled:
         os.close(directory)
 
 
+def _waiting_bytes(waiting: Tuple[str, bytes, bytes]) -> int:
+    return len(waiting[1]) + len(waiting[2])
+
+
+def _stem(name: str) -> str:
+    return name[: name.rindex(".")]
+
+
+def _remove(directory: int, name: str) -> bool:
+    """Remove a file; whether it was there."""
+    try:
+        os.unlink(name, dir_fd=directory)
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def _sizes(directory: int) -> Dict[str, int]:
-    sizes = {}
+    """Bytes of each segment, its capture file included; such a file alone counts as a segment's until it has one."""
+    sizes: Dict[str, int] = {}
     for name in os.listdir(directory):
-        if name.endswith(SUFFIX) and not name.startswith("."):
+        if name.endswith((SUFFIX, CAPTURE_SUFFIX)) and not name.startswith("."):
+            segment = _stem(name) + SUFFIX
             try:
-                sizes[name] = os.stat(name, dir_fd=directory, follow_symlinks=False).st_size
+                size = os.stat(name, dir_fd=directory, follow_symlinks=False).st_size
             except FileNotFoundError:
                 continue
+            sizes[segment] = sizes.get(segment, 0) + size
     return sizes
 
 
