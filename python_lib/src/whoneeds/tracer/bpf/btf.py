@@ -6,7 +6,7 @@ numbers out, every length checked. The layout is that of the kernel's documentat
 """
 
 import struct
-from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
 
 from whoneeds.model.errors import Denied, Unsupported
 
@@ -23,6 +23,8 @@ _FIXED = {1: 4, 3: 12, 14: 4, 17: 4}
 _EACH = {4: 12, 5: 12, 6: 8, 13: 8, 15: 12, 19: 12}
 _KINDS = 19
 _MAX_DEPTH = 16
+#: Structures without a name that are looked through for one field; real ones have two dozen.
+_MAX_NESTED = 100
 
 
 class _Member(NamedTuple):
@@ -116,7 +118,7 @@ class KernelTypes:
         """
         type_id, bits = self.find_id(STRUCT, structure), 0
         for name in path.split("."):
-            found = self._find_member(type_id, name, 0)
+            found = self._find_member(type_id, name, set())
             if found is None:
                 raise Unsupported("kernel types", expected=f"a field {path} in {structure}", found="none")
             type_id, bits = found.type_id, bits + found.bits
@@ -128,15 +130,19 @@ class KernelTypes:
         """How many bytes a structure takes."""
         return int(_TYPE.unpack_from(self._raw, self._places[self.find_id(STRUCT, structure)])[2])
 
-    def _find_member(self, type_id: int, name: str, depth: int) -> Optional[_Member]:
+    def _find_member(self, type_id: int, name: str, seen: Set[int]) -> Optional[_Member]:
+        """A member, also of structures without a name within; each is looked into once."""
         inner: List[_Member] = []
         for member in self._members(type_id):
             if member.name == name:
                 return member
             if not member.name:
                 inner.append(member)
-        for member in inner if depth < _MAX_DEPTH else ():
-            found = self._find_member(member.type_id, name, depth + 1)
+        for member in inner if len(seen) < _MAX_NESTED else ():
+            if member.type_id in seen:
+                continue
+            seen.add(member.type_id)
+            found = self._find_member(member.type_id, name, seen)
             if found is not None:
                 return found._replace(bits=found.bits + member.bits)
         return None

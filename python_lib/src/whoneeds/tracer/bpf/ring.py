@@ -8,7 +8,7 @@ a flag while it is being written; such a one, and all behind it, are left for th
 
 import mmap
 import struct
-from typing import List
+from typing import List, Tuple
 
 _POSITION = struct.Struct("=Q")
 _HEAD = struct.Struct("=II")
@@ -37,11 +37,12 @@ class KernelRing:
             self._reader.close()
             raise
 
-    def _unread(self) -> bytes:
+    def _unread(self) -> Tuple[int, int]:
+        """Where what is not read yet begins and ends."""
         begin = _POSITION.unpack_from(self._reader)[0]
         length = min(_POSITION.unpack_from(self._writer)[0] - begin, self._size)
         at = _PAGE + begin % self._size
-        return self._writer[at : at + max(length, 0)]
+        return at, at + max(length, 0)
 
     def _advance(self, length: int) -> None:
         _POSITION.pack_into(self._reader, 0, _POSITION.unpack_from(self._reader)[0] + length)
@@ -62,29 +63,32 @@ class KernelRing:
             None of them is looked at one by one, however many there are.
         """
         stride = HEAD_BYTES + length
-        found = self._unread()
-        rows = min(len(found) // stride, most)
+        at, end = self._unread()
+        rows = min((end - at) // stride, most)
         head = _HEAD.pack(length, 0)[:4]
         for column in range(4):
-            same = found[column : rows * stride : stride]
+            same = self._writer[at + column : at + rows * stride : stride]
             if same.count(head[column]) != rows:  # one that is still being written
                 rows = next(row for row in range(rows) if same[row] != head[column])
-        self._advance(rows * stride)
-        return found[: rows * stride]
+        # copied after the heads were looked at, not with them: what was still being written then is not among it
+        found = self._writer[at : at + rows * stride]
+        self._advance(len(found))
+        return found
 
     def take(self) -> List[bytes]:
         """All records, of any length."""
-        found, at = self._unread(), 0
+        begin, end = self._unread()
+        at = begin
         records: List[bytes] = []
-        while len(found) - at >= HEAD_BYTES:
-            (head, _page) = _HEAD.unpack_from(found, at)
+        while end - at >= HEAD_BYTES:
+            (head, _page) = _HEAD.unpack_from(self._writer, at)
             length = head & ~(_BUSY | _DISCARDED)
-            if head & _BUSY or length > len(found) - at - HEAD_BYTES:
+            if head & _BUSY or HEAD_BYTES + (length + 7 & ~7) > end - at:
                 break
             if not head & _DISCARDED:
-                records.append(found[at + HEAD_BYTES : at + HEAD_BYTES + length])
+                records.append(self._writer[at + HEAD_BYTES : at + HEAD_BYTES + length])
             at += HEAD_BYTES + (length + 7 & ~7)
-        self._advance(at)
+        self._advance(at - begin)
         return records
 
     def close(self) -> None:
