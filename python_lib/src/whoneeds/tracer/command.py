@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The door: ``whoneeds trace once|run|start|stop|status``.
+"""The door: ``whoneeds trace once|run|start|load|stop|status``.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or settings.
 """
@@ -28,6 +28,10 @@ examples:
   whoneeds trace status
   whoneeds trace status --dir /var/lib/whoneeds --format json
 """
+_LOAD_EXAMPLES = """\
+examples:
+  whoneeds trace load --check
+"""
 _STOP_EXAMPLES = """\
 examples:
   whoneeds trace stop
@@ -53,6 +57,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     for parser_of_verb in (run, start):
         _add_run_options(parser_of_verb)
+    load = _verb(verbs, "load", "prepare what needs root for a service that runs without any right", _LOAD_EXAMPLES)
+    load.add_argument("--check", action="store_true", help="load the programs, say so, and let them go again")
     stop = _verb(verbs, "stop", "end what 'start' or 'run' began, after it has written what it saw", _STOP_EXAMPLES)
     status = _verb(verbs, "status", "say how the tracer of a directory is", _STATUS_EXAMPLES)
     for parser_of_verb in (stop, status):
@@ -82,6 +88,9 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         metavar="LIST",
         help="where connections come from: events,table (default), tracefs,table, table, or psutil",
     )
+    parser.add_argument(
+        "--packets", metavar="WHICH", help="packets to take in: headers (default), all, off, or an expression of tcpdump's"
+    )
     parser.add_argument("--config", metavar="FILE", help="configuration file (JSON); options go before it")
 
 
@@ -91,7 +100,7 @@ def _settings(arguments: argparse.Namespace) -> Any:
     from whoneeds.tracer.settings import make_settings, read_config
 
     config: Dict[str, Any] = read_config(arguments.config) if arguments.config else {}
-    options = {name: getattr(arguments, name, None) for name in ("for_s", "period_s", "sources")}
+    options = {name: getattr(arguments, name, None) for name in ("for_s", "period_s", "sources", "packets")}
     if arguments.dir is not None:
         options["dir"] = os.path.abspath(arguments.dir)
     return make_settings(config, options)
@@ -125,7 +134,29 @@ def _once(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     from whoneeds.tracer import daemon
 
-    daemon.run(_settings(arguments), say=lambda line: print(line, file=sys.stderr, flush=True))
+    daemon.run(_settings(arguments), say=lambda line: print(line, file=sys.stderr, flush=True), confine=True)
+    return 0
+
+
+def _load(arguments: argparse.Namespace) -> int:
+    import os
+
+    from whoneeds.tracer.bpf.load import load, scope_here
+    from whoneeds.tracer.handover import store_descriptors
+
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not arguments.check and not address:
+        raise SettingsError(
+            "load",
+            expected="to be started by the service manager (ExecStartPre=+ of a unit with FileDescriptorStoreMax=)",
+            found="no NOTIFY_SOCKET",
+            remedy="use --check to see whether the kernel takes the programs, or 'whoneeds trace run' to trace as root",
+        )
+    loaded = load(scope_here())
+    if not arguments.check:
+        store_descriptors(loaded.named(), address)
+    print("the kernel takes the programs", file=sys.stderr)
+    loaded.close()
     return 0
 
 
@@ -168,7 +199,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         Exit code.
     """
     arguments = build_parser().parse_args(argv)
-    verbs = {"once": _once, "run": _run, "start": _start, "stop": _stop, "status": _status}
+    verbs = {"once": _once, "run": _run, "start": _start, "load": _load, "stop": _stop, "status": _status}
     try:
         code = verbs[arguments.verb](arguments)
         sys.stdout.flush()

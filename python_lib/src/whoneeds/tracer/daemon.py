@@ -9,6 +9,7 @@ puts off the next one, and so do events, so that neither takes more than `CPU_SH
 """
 
 import gc
+import hashlib
 import os
 import resource
 import time
@@ -29,6 +30,8 @@ from whoneeds.tracer.events import EventSource, open_events
 from whoneeds.tracer.location import locate
 from whoneeds.tracer.notify import ServiceNotifier
 from whoneeds.tracer.observation import Instant, Observation
+from whoneeds.tracer.packets import PacketLimits, PacketSource, begin_capture
+from whoneeds.tracer.privileges import give_up_privileges
 from whoneeds.tracer.sampler import Sampler, Tally, choose_source, gap_reason
 from whoneeds.tracer.settings import Settings
 from whoneeds.tracer.signals import StopSignal
@@ -48,6 +51,7 @@ _STATUS_EVERY_S = 1.0
 #: How often events are taken in. A process that is asked within this time can still say who it is.
 _EVENTS_EVERY_S = 0.5
 _MAX_FAILURES = 5
+_NO_PACKETS = "no packets are taken in, so that of UDP connected sockets alone are known"
 _ONLY_SAMPLES = "traced by samples alone, so that connections shorter than a period are missed"
 
 
@@ -99,6 +103,12 @@ class Tracer:
                 self._no_events = error
         if isinstance(self.events, ProgramEvents):
             self.sampler, self.privileged = ListingSampler(self.events), True
+        self.packets: Optional[PacketSource] = None
+        self._no_packets: Optional[HostError] = None
+        if "packets" in settings.sources and settings.packets != "off" and self.source == "table":
+            limits = PacketLimits(settings.packets_per_s, settings.packets_bytes)
+            own = self.sampler.own_namespace
+            self.packets, self._no_packets = begin_capture(settings.packets, limits, own, self.since)
         self._committed_ns = self.since.wall_ns
         self.open: Observation = self._open_segment(self.since, {})
         self._tell_of_crash(read_document(settings.dir, STATUS_FILE))
@@ -114,6 +124,8 @@ class Tracer:
         self.location = locate(self._addresses, self.settings.location_rules)
         if self._no_events is not None:
             opened.add_gap("events", gap_reason(self._no_events), f"{_ONLY_SAMPLES}: {self._no_events}", at, at)
+        if self._no_packets is not None:
+            opened.add_gap("packets", gap_reason(self._no_packets), f"{_NO_PACKETS}: {self._no_packets}", at, at)
         return opened
 
     def _tell_of_crash(self, before: Optional[Dict[str, Any]]) -> None:
@@ -146,8 +158,11 @@ class Tracer:
             self.open.add_gap("sampler", "late", "samples came later than set", self._last, at, missed)
         try:
             self.take_events()
+            self.take_packets()
             self.tally = self.sampler.sample(self.open, at)
             self._failures = 0
+            if self.packets is not None:
+                self.packets.watch(self.open, clocks.now(), self.sampler.doors)
             if self.events is not None:
                 self.open.watch(True)
                 if isinstance(self.events, EventSource):
@@ -183,8 +198,23 @@ class Tracer:
                 self.sampler, self.privileged = Sampler(self.source), sees_all_processes()
             self.open.watch(False)
 
+    def take_packets(self) -> None:
+        """Take in the packets that came since the last time; if that fails, the rest goes on."""
+        if self.packets is None:
+            return
+        at = clocks.now()
+        try:
+            self.packets.read(self.open, at)
+        except HostError as error:
+            self.last_error = str(error)
+            self.open.add_gap("packets", "failed", f"{_NO_PACKETS}: {error}", at, at)
+            self._no_packets = error
+            self.packets.close()
+            self.packets = None
+
     def _is_full(self, at: Instant) -> bool:
-        rows, packed = self.open.rows, sum(len(block.packed) for block in self.open.lives)
+        rows = self.open.rows + (0 if self.packets is None else self.packets.rows)
+        packed = sum(len(block.packed) for block in self.open.lives)
         return (
             at.boot_ns - self.open.opened.boot_ns >= 1e9 * self.settings.rotate_s
             or rows * self._row_bytes + packed >= self.settings.rotate_bytes
@@ -207,7 +237,8 @@ class Tracer:
         observation = self.open
         if not observation.samples and not observation.gaps:
             return
-        tables = observation.records(at)
+        packets, capture = ({}, b"") if self.packets is None else self.packets.take(observation, at)
+        tables = {**observation.records(at), **packets}
         header = SegmentHeader(
             segment_id=segment_id(self.settings.host, self.boot_id, observation.opened.boot_ns),
             host=self.settings.host,
@@ -226,9 +257,11 @@ class Tracer:
             addresses=tuple(self._addresses),
             location=self.location,
             dropped_segments=self.spool.dropped_segments,
+            capture_digest=hashlib.sha256(capture).hexdigest() if capture else None,
+            capture_bytes=len(capture) or None,
         )
         try:
-            size = self.spool.put(header, tables, observation.lives)
+            size = self.spool.put(header, tables, observation.lives, capture)
             packed = sum(len(block.packed) for block in observation.lives)
             self._row_bytes = max((size - packed) / max(sum(map(len, tables.values())), 1), 8.0)
         finally:
@@ -272,6 +305,7 @@ class Tracer:
             "period_s": self.settings.period_s,
             "sources": [self.source] if self.events is None else ["events", self.source],
             "events": None if self.events is None else self.events.tally._asdict(),
+            "packets": None if self.packets is None else self.packets.packets,
             "location": self.location,
             "privileged": self.privileged,
             "samples": self.samples,
@@ -302,7 +336,7 @@ def sees_all_processes(root: str = "/proc") -> bool:
     return os.geteuid() == 0
 
 
-def run(settings: Settings, *, say: Any = None) -> None:
+def run(settings: Settings, *, say: Any = None, confine: bool = False) -> None:
     """Trace until a signal or the set time ends it; what was seen is on disk when this returns.
 
     Parameters
@@ -310,6 +344,9 @@ def run(settings: Settings, *, say: Any = None) -> None:
     settings : Settings
     say : callable, optional
         Takes a line of text for the person who watches.
+    confine : bool, default False
+        Whether to give up every privilege of this process once what needs some is prepared. Where the kernel's
+        programs cannot be had, sampling itself needs them, and they are kept.
 
     Raises
     ------
@@ -323,12 +360,17 @@ def run(settings: Settings, *, say: Any = None) -> None:
     tracer: Optional[Tracer] = None
     try:
         tracer = Tracer(settings, spool)
+        if confine and isinstance(tracer.events, ProgramEvents):
+            give_up_privileges()
         tracer.write_status("running")
         if say is not None:
             say(f"tracing {settings.host} every {settings.period_s:g} s into {settings.dir}")
         try:
             _beat(tracer, stop, notifier)
             tracer.take_events()
+            if tracer.packets is not None:
+                time.sleep(tracer.packets.finish())
+                tracer.take_packets()
             if tracer.events is not None:
                 tracer.events.end(tracer.open, clocks.now())
             tracer.close(clocks.now())
@@ -352,6 +394,8 @@ def run(settings: Settings, *, say: Any = None) -> None:
     finally:
         if tracer is not None and tracer.events is not None:
             tracer.events.close()
+        if tracer is not None and tracer.packets is not None:
+            tracer.packets.close()
         spool.close()
 
 
@@ -391,10 +435,11 @@ def _beat(tracer: Tracer, stop: StopSignal, notifier: ServiceNotifier) -> None:
             naps_s = [wake_s - now_s]
             if notifier.watchdog_s is not None:
                 naps_s.append(notifier.watchdog_s / 3)
-            if tracer.events is not None:
+            if tracer.events is not None or tracer.packets is not None:
                 if now_s >= events_s:
                     cpu_s = time.process_time()
                     tracer.take_events()
+                    tracer.take_packets()
                     events_s = now_s + max(_EVENTS_EVERY_S, (time.process_time() - cpu_s) / CPU_SHARE)
                 naps_s.append(events_s - now_s)
             stop.wait(min(naps_s))

@@ -224,7 +224,7 @@ def _trace(settings: Settings, stop: StopSignal) -> int:
     """In the tracer's process: trace to the end and return the exit code."""
     try:
         stop.close()
-        daemon.run(settings)
+        daemon.run(settings, confine=True)
         return _DONE
     except (SettingsError, Busy) as error:
         print(error, file=sys.stderr, flush=True)

@@ -6,7 +6,7 @@ the last of them closed, the programs are gone from the kernel.
 """
 
 import os
-from typing import List, NamedTuple, Tuple
+from typing import Any, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from whoneeds.model.errors import HostError, Unsupported
 from whoneeds.tracer.bpf import machine
@@ -44,6 +44,14 @@ class Loaded(NamedTuple):
     programs: Tuple[int, ...]
     links: Tuple[int, ...]
     listing: int
+
+    def named(self) -> List[Tuple[str, int]]:
+        """Every descriptor with a name, for `whoneeds.tracer.handover`."""
+        return [
+            (f"whoneeds-{name}", descriptor)
+            for name, value in self._asdict().items()
+            for descriptor in (value if isinstance(value, tuple) else (value,))
+        ]
 
     def close(self) -> None:
         """Close all."""
@@ -99,6 +107,15 @@ def load(scope: Scope) -> Loaded:
     os.close(maps.known)
     os.close(walk)
     return Loaded(maps.lives, maps.tasks, maps.counters, tuple(programs), tuple(links), listing)
+
+
+def from_named(handed: Mapping[str, Sequence[int]]) -> Optional[Loaded]:
+    """What `Loaded.named` named; None if a part of it is missing."""
+    found: Any = {name: handed.get(f"whoneeds-{name}", ()) for name in Loaded._fields}
+    several = ("programs", "links")
+    if any(len(found[name]) != 1 for name in found if name not in several) or not all(found[name] for name in several):
+        return None
+    return Loaded(**{name: tuple(value) if name in several else value[0] for name, value in found.items()})
 
 
 def scope_here(root: str = "/proc") -> Scope:

@@ -113,7 +113,12 @@ class ToldTasks:
         """
         told = parse_task(record, self.ticks_per_s)
         found = self._ask(told.holder, told.name)
-        self._attributes[told.holder] = found if found is not None else self._attributes_told(told)
+        if found is None:
+            found = self._attributes_told(told)
+        elif found.exe is None and told.exe is not None:  # asked without the right to read that
+            name = program_name(told.exe, told.name)
+            found = found._replace(exe=legal_text(told.exe, _EXE_LENGTH), name=name)
+        self._attributes[told.holder] = found
         return told.holder
 
     def _attributes_told(self, told: ToldTask) -> Attributes:
