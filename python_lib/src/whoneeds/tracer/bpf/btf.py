@@ -78,6 +78,10 @@ class KernelTypes:
         if at != end:
             raise _broken("types that end elsewhere than said")
 
+    def has_type(self, kind: int, name: str) -> bool:
+        """Whether this kernel has a type of that name."""
+        return self._find(kind, name) is not None
+
     def find_id(self, kind: int, name: str) -> int:
         """The number of a type.
 

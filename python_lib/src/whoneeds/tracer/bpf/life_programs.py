@@ -35,17 +35,17 @@ from whoneeds.tracer.bpf.layout import (
     OPEN_FLAGS,
     OPEN_PIDS,
     OPEN_STARTS,
-    READ,
     RESERVE,
     SOCKET_COOKIE,
     SUBMIT,
     TCP_SOCKET,
     UPDATE,
 )
+from whoneeds.tracer.bpf.socket_words import SocketWords
 from whoneeds.tracer.bpf.task_programs import QUIETLY, TaskWords
 
 _ESTABLISHED, _SYN_SENT, _SYN_RECV, _FIN_WAIT1, _CLOSE, _CLOSE_WAIT, _LAST_ACK = 1, 2, 3, 4, 7, 8, 9
-_TCP, _IPV4 = 6, 2
+_TCP = 6
 #: The kernel repeats an unanswered SYN after a second.
 _FIRST_REPEAT_NS = 1_000_000_000
 #: Bit of sk_flags: the peer's FIN has come, which the kernel counts as a byte.
@@ -54,7 +54,6 @@ _DONE = 1 << 1
 _KEEP, _TELL, _TELL_IF_HELD = 0, 1, 2
 #: Places on the stack, below the top, out of the way of `TaskWords`.
 _VALUE, _SOCKET, _THEN, _OLD = -64 - 128, -136, -144, -152
-_READ_PLACE = -128
 
 
 class LifePrograms:
@@ -67,7 +66,8 @@ class LifePrograms:
 
     def __init__(self, words: TaskWords) -> None:
         self._words = words
-        self._types, self._maps, self._scope = words.types, words.maps, words.scope
+        self._sockets = SocketWords(words.types, words.scope)
+        self._types, self._maps = words.types, words.maps
 
     def on_state(self) -> bytes:
         """A socket goes from one state to another."""
@@ -77,7 +77,7 @@ class LifePrograms:
         code.load(R7, R9, 8, 8)
         code.load(R8, R9, 16, 8)
         code.jump_if_register(R7, "==", R8, "out")  # said again (MPTCP does)
-        self._check(code, "out")
+        self._sockets.check(code, _TCP, "out")
         code.store(R10, _SOCKET, R6, 8)
         code.store(R10, _OLD, R7, 8)
         code.store_value(R10, _THEN, _KEEP, 8)
@@ -151,7 +151,7 @@ class LifePrograms:
         """A socket is no more: whatever was not told of its connection is told now."""
         code = Assembler()
         code.load(R6, R1, 0, 8)
-        self._check(code, "out")
+        self._sockets.check(code, _TCP, "out")
         code.store(R10, _SOCKET, R6, 8)
         self._look_up(code)
         code.jump_if(R0, "!=", 0, "found")
@@ -182,19 +182,6 @@ class LifePrograms:
         code.set(R0, 0)
         code.leave()
         return code.assemble()
-
-    def _check(self, code: Assembler, elsewhere: str) -> None:
-        """Jump unless the socket in R6 is a TCP socket within the scope."""
-        code.load(R1, R6, self._types.offset("sock", "sk_protocol"), 2)
-        code.jump_if(R1, "!=", _TCP, elsewhere)
-        if self._scope.netns is not None:
-            self._load_netns(code)
-            code.set_wide(R2, self._scope.netns)
-            code.jump_if_register(R1, "!=", R2, elsewhere)
-
-    def _load_netns(self, code: Assembler) -> None:
-        code.load(R1, R6, self._types.offset("sock", "__sk_common.skc_net.net"), 8)
-        code.load(R1, R1, self._types.offset("net", "ns.inum"), 4)
 
     def _point_at_socket(self, code: Assembler) -> None:
         code.copy(R2, R10)
@@ -276,7 +263,6 @@ class LifePrograms:
 
     def _tell(self, code: Assembler) -> None:
         """Write the record of the connection in R9 of the socket in R6. R7 and R8 are used up."""
-        field = self._types.offset
         code.copy(R1, R6)
         code.call(SOCKET_COOKIE)
         code.copy(R7, R0)
@@ -297,16 +283,7 @@ class LifePrograms:
         same.update({OPEN_FLAGS: (OFFSETS.flags, 1), OPEN_END: (OFFSETS.end, 1), OPEN_ACTORS: (OFFSETS.actors, 1)})
         self._copy_fields(code, same)
         code.store_value(R8, OFFSETS.protocol, _TCP, 1)
-        self._load_netns(code)
-        code.store(R8, OFFSETS.netns, R1, 4)
-        code.load(R1, R6, field("sock", "sk_uid"), 4)
-        code.store(R8, OFFSETS.uid, R1, 4)
-        code.load(R1, R6, field("sock", "__sk_common.skc_state"), 1)
-        code.store(R8, OFFSETS.state, R1, 4)
-        code.load(R1, R6, field("sock", "__sk_common.skc_dport"), 2)
-        code.from_network_order(R1, 16)
-        code.store(R8, OFFSETS.remote_port, R1, 2)
-        self._tell_addresses(code)
+        self._sockets.tell(code)
         self._tell_tcp(code)
         code.copy(R1, R8)
         code.set(R2, QUIETLY)
@@ -317,28 +294,6 @@ class LifePrograms:
         for source, (target, width) in places.items():
             code.load(R1, R9, source, 8 if width == 8 else 4)
             code.store(R8, target, R1, width)
-
-    def _tell_addresses(self, code: Assembler) -> None:
-        field = self._types.offset
-        sixth, done = code.new_label("ipv6"), code.new_label("addressed")
-        code.load(R1, R6, field("sock", "__sk_common.skc_family"), 2)
-        code.jump_if(R1, "!=", _IPV4, sixth)
-        for target, name in ((OFFSETS.local, "skc_rcv_saddr"), (OFFSETS.remote, "skc_daddr")):
-            code.store_value(R8, target, 0, 8)
-            code.store_value(R8, target + 8, 0, 2)
-            code.store_value(R8, target + 10, -1, 2)
-            code.load(R1, R6, field("sock", f"__sk_common.{name}"), 4)
-            code.store(R8, target + 12, R1, 4)
-        code.jump(done)
-        code.label(sixth)
-        for target, name in ((OFFSETS.local, "skc_v6_rcv_saddr"), (OFFSETS.remote, "skc_v6_daddr")):
-            code.copy(R1, R8)
-            code.compute(R1, "+", target)
-            code.set(R2, 16)
-            code.copy(R3, R6)
-            code.compute(R3, "+", field("sock", f"__sk_common.{name}"))
-            code.call(READ)
-        code.label(done)
 
     def _tell_tcp(self, code: Assembler) -> None:
         """Local port and bytes of data: SYN and FIN, which the kernel counts as well, are taken off."""

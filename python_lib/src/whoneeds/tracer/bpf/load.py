@@ -11,6 +11,8 @@ from typing import Any, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 from whoneeds.model.errors import HostError, Unsupported
 from whoneeds.tracer.bpf import machine
 from whoneeds.tracer.bpf.btf import FUNC, TYPEDEF, read_kernel_types
+from whoneeds.tracer.bpf.datagram_programs import KEY_BYTES, on_datagram
+from whoneeds.tracer.bpf.datagram_programs import TRACEPOINTS as DATAGRAMS
 from whoneeds.tracer.bpf.layout import COUNTER_BYTES, OPEN_BYTES, Maps, Scope
 from whoneeds.tracer.bpf.life_programs import LifePrograms
 from whoneeds.tracer.bpf.listing_program import list_sockets
@@ -95,6 +97,14 @@ def load(scope: Scope) -> Loaded:
             type_id = types.find_id(TYPEDEF, f"btf_trace_{tracepoint}")
             programs.append(keep(machine.load_tracing(name, code, machine.ON_TRACEPOINT, type_id)))
             links.append(keep(machine.attach_tracepoint(programs[-1])))
+        spoken = keep(machine.make_map(machine.LRU_HASH, "whoneeds_spoken", KEY_BYTES, 8, _MAX_KNOWN))
+        for name, sends in DATAGRAMS:
+            if not types.has_type(TYPEDEF, f"btf_trace_{name}"):
+                continue  # a kernel before 6.3: samples and packets alone tell of UDP
+            type_id = types.find_id(TYPEDEF, f"btf_trace_{name}")
+            code = on_datagram(words, sends, spoken)
+            programs.append(keep(machine.load_tracing(f"whoneeds_{name[5:9]}", code, machine.ON_TRACEPOINT, type_id)))
+            links.append(keep(machine.attach_tracepoint(programs[-1])))
         walk = machine.load_tracing(
             "whoneeds_list", list_sockets(words), machine.ON_ITERATION, types.find_id(FUNC, "bpf_iter_task_file")
         )
@@ -105,6 +115,7 @@ def load(scope: Scope) -> Loaded:
         raise
     os.close(maps.open)
     os.close(maps.known)
+    os.close(spoken)
     os.close(walk)
     return Loaded(maps.lives, maps.tasks, maps.counters, tuple(programs), tuple(links), listing)
 
@@ -115,7 +126,8 @@ def from_named(handed: Mapping[str, Sequence[int]]) -> Optional[Loaded]:
     several = ("programs", "links")
     if any(len(found[name]) != 1 for name in found if name not in several) or not all(found[name] for name in several):
         return None
-    return Loaded(**{name: tuple(value) if name in several else value[0] for name, value in found.items()})
+    values: Any = {name: tuple(value) if name in several else value[0] for name, value in found.items()}
+    return Loaded(**values)
 
 
 def scope_here(root: str = "/proc") -> Scope:
