@@ -39,7 +39,7 @@ def test_nothing_set_is_the_default():
 
     made = make_settings({}, {})
     assert (made.period_s, made.rotate_s, made.rotate_bytes, made.budget_bytes) == (5.0, 60.0, 4 << 20, 1 << 30)
-    assert (made.host, made.for_s, made.sources) == (os.uname().nodename, None, ("events", "table"))
+    assert (made.host, made.for_s, made.sources) == (os.uname().nodename, None, ("events", "packets", "table"))
 
 
 @pytest.mark.parametrize(

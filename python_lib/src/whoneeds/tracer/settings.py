@@ -8,15 +8,20 @@ from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional, Tuple
 from whoneeds.model.errors import InvalidRecord, SettingsError
 from whoneeds.model.identity import check_host_name
 from whoneeds.model.schema import is_whole_number
+from whoneeds.tracer.capture_filter import WORDS
+from whoneeds.tracer.filter_expression import check_expression
 from whoneeds.tracer.location import LocationRule, parse_rule
+from whoneeds.tracer.pcap import LEAST_FILE_BYTES
 
 SETTINGS_SCHEMA = 1
 SYSTEM_DIR = "/var/lib/whoneeds"
 #: Where sockets can come from. Events are told beside the table, which knows what was open before they began; they are
 #: those of the kernel's programs where these can be had, else those of tracefs, or of the latter alone.
-SOURCES = ("events", "tracefs", "table", "psutil")
-DEFAULT_SOURCES = ("events", "table")
+#: Packets are taken in beside any of them but psutil.
+SOURCES = ("events", "tracefs", "table", "packets", "psutil")
+DEFAULT_SOURCES = ("events", "packets", "table")
 _TOGETHER = (("events", "table"), ("table", "tracefs"), ("table",), ("psutil",))
+_PACKETS_LENGTH = 1024
 _CONFIG_BYTES = 1 << 20
 
 
@@ -40,6 +45,12 @@ class Settings(NamedTuple):
     location_rules : tuple of LocationRule
     sources : tuple of str
         Of `SOURCES`.
+    packets : str
+        Which packets are taken in, where they are among the sources: 'headers', 'all', 'off', or an expression.
+    packets_per_s : int
+        Most packets that are taken in a second.
+    packets_bytes : int
+        Largest capture file of a segment.
     for_s : float or None
         How long to trace; None is until it is stopped.
     """
@@ -52,6 +63,9 @@ class Settings(NamedTuple):
     budget_bytes: int = 1 << 30
     location_rules: Tuple[LocationRule, ...] = ()
     sources: Tuple[str, ...] = DEFAULT_SOURCES
+    packets: str = "headers"
+    packets_per_s: int = 2000
+    packets_bytes: int = 1 << 20
     for_s: Optional[float] = None
 
 
@@ -69,12 +83,12 @@ def _number(low: float, high: float, unit: str) -> Callable[[str, Any], float]:
     return check
 
 
-def _size(low: int, high: int) -> Callable[[str, Any], int]:
+def _size(low: int, high: int, unit: str = "bytes") -> Callable[[str, Any], int]:
     def check(name: str, value: Any) -> int:
         if not is_whole_number(value) or not low <= value <= high:
             raise SettingsError(
                 name,
-                expected=f"a whole number of bytes from {low} to {high}",
+                expected=f"a whole number of {unit} from {low} to {high}",
                 found=ascii(value)[:60],
                 remedy=f"set {name} within that range",
             )
@@ -107,14 +121,28 @@ def _rules(name: str, value: Any) -> Tuple[LocationRule, ...]:
 
 def _sources(name: str, value: Any) -> Tuple[str, ...]:
     words = value.split(",") if isinstance(value, str) else value
-    if not isinstance(words, list) or tuple(sorted(set(map(str, words)))) not in _TOGETHER:
+    told = set(map(str, words)) if isinstance(words, list) else set()
+    sockets = tuple(sorted(told - {"packets"}))
+    if sockets not in _TOGETHER or ("packets" in told and "psutil" in told):
         raise SettingsError(
             name,
-            expected=" or ".join(",".join(together) for together in _TOGETHER),
+            expected=" or ".join(",".join(together) for together in _TOGETHER) + "; packets beside all but the last",
             found=ascii(value)[:60],
             remedy="events tell of short connections, the table of long ones; psutil stands in for both",
         )
-    return tuple(sorted(set(map(str, words))))
+    return tuple(sorted(told))
+
+
+def _packets(name: str, value: Any) -> str:
+    if not isinstance(value, str) or not 0 < len(value) <= _PACKETS_LENGTH or not value.isascii() or "\0" in value:
+        raise SettingsError(
+            name,
+            expected=f"headers, all, off, or an expression of at most {_PACKETS_LENGTH} ASCII characters",
+            found=ascii(value)[:60],
+        )
+    if value not in WORDS:
+        check_expression(value)
+    return value
 
 
 _CHECKS: Dict[str, Callable[[str, Any], Any]] = {
@@ -126,6 +154,9 @@ _CHECKS: Dict[str, Callable[[str, Any], Any]] = {
     "budget_bytes": _size(1 << 16, 1 << 50),
     "location_rules": _rules,
     "sources": _sources,
+    "packets": _packets,
+    "packets_per_s": _size(1, 1_000_000, "packets"),
+    "packets_bytes": _size(LEAST_FILE_BYTES, 32 << 20),
 }
 _FOR_S = _number(0.1, 366 * 86400, "seconds")
 
