@@ -37,6 +37,7 @@ from whoneeds.tracer.settings import Settings
 from whoneeds.tracer.signals import StopSignal
 from whoneeds.tracer.socket_rows import Where
 from whoneeds.tracer.status import STATUS_FILE, own_identity, read_document, write_document
+from whoneeds.tracer.surroundings import Surroundings
 
 #: Most of one core that sampling may take, and that events may take: after c CPU seconds of either, it goes on
 #: c / CPU_SHARE later. Events that the kernel cannot keep until then are counted as lost.
@@ -109,6 +110,7 @@ class Tracer:
             limits = PacketLimits(settings.packets_per_s, settings.packets_bytes)
             own = self.sampler.own_namespace
             self.packets, self._no_packets = begin_capture(settings.packets, limits, own, self.since)
+        self.surroundings = Surroundings() if self.source == "table" else None
         self._committed_ns = self.since.wall_ns
         self.open: Observation = self._open_segment(self.since, {})
         self._tell_of_crash(read_document(settings.dir, STATUS_FILE))
@@ -161,6 +163,8 @@ class Tracer:
             self.take_packets()
             self.tally = self.sampler.sample(self.open, at)
             self._failures = 0
+            if self.surroundings is not None:
+                self.surroundings.look(self.open, at, self.sampler.doors, self.sampler.owners)
             if self.packets is not None:
                 self.packets.watch(self.open, clocks.now(), self.sampler.doors)
             if self.events is not None:
@@ -183,6 +187,8 @@ class Tracer:
 
     def take_events(self) -> None:
         """Take in the events that came since the last time; if they fail, samples go on alone."""
+        if self.surroundings is not None:
+            self.surroundings.read(self.open, clocks.now())
         if self.events is None:
             return
         try:
@@ -361,6 +367,8 @@ def run(settings: Settings, *, say: Any = None, confine: bool = False) -> None:
     try:
         tracer = Tracer(settings, spool)
         if confine and isinstance(tracer.events, ProgramEvents):
+            if tracer.surroundings is not None:
+                tracer.surroundings.prepare(tracer.open, clocks.now())
             give_up_privileges()
         tracer.write_status("running")
         if say is not None:
@@ -396,6 +404,8 @@ def run(settings: Settings, *, say: Any = None, confine: bool = False) -> None:
             tracer.events.close()
         if tracer is not None and tracer.packets is not None:
             tracer.packets.close()
+        if tracer is not None and tracer.surroundings is not None:
+            tracer.surroundings.close()
         spool.close()
 
 

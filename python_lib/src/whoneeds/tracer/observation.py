@@ -21,11 +21,20 @@ from typing import (
     Type,
 )
 
-from whoneeds.model.evidence import STATES, Gap, ProcessRecord, SocketRecord
+from whoneeds.model.evidence import (
+    STATES,
+    Gap,
+    ProcessRecord,
+    SocketRecord,
+    TranslationRecord,
+    UnixConnectionRecord,
+)
 from whoneeds.model.identity import process_id, socket_id
+from whoneeds.model.schema import table_name
 from whoneeds.segment.lives import LifeBlock
 from whoneeds.tracer.owners import Holder, Holders
 from whoneeds.tracer.processes import Attributes
+from whoneeds.tracer.relations import Relations
 from whoneeds.tracer.sightings import EVENT, Sighting, Sightings
 from whoneeds.tracer.socket_rows import Batch, Ended, Ends, Row, Where
 
@@ -68,6 +77,8 @@ class Observation:
         self._gaps: Dict[Tuple[str, str, str], List[Any]] = {}
         #: Ends of connections as the kernel's programs told of them, and when their processes were first and last told.
         self.lives: List[LifeBlock] = []
+        #: Translated conversations, and connections over AF_UNIX.
+        self.relations = Relations()
         self._acted: Dict[Holder, List[int]] = {}
 
     def instant_ns(self, at: Instant) -> int:
@@ -82,7 +93,7 @@ class Observation:
     @property
     def rows(self) -> int:
         """Rows that the segment would have now, at least."""
-        return len(self._sightings) + len(self._attributes) + len(self._gaps)
+        return len(self._sightings) + len(self._attributes) + len(self._gaps) + len(self.relations)
 
     @property
     def ends(self) -> int:
@@ -144,6 +155,10 @@ class Observation:
         self._unnamed.update(holder for holder in self._sightings.new_holders if holder not in self._attributes)
         self._sightings.new_holders.clear()
 
+    def note_relations(self) -> None:
+        """Ask for the names of the processes at the ends of connections over AF_UNIX."""
+        self._unnamed.update(holder for holder in self.relations.holders() if holder not in self._attributes)
+
     def watch(self, watched: bool) -> None:
         """Whether events tell, from now on, of all that samples see closed."""
         self._sightings.watched = watched
@@ -198,6 +213,9 @@ class Observation:
             reason = "permission" if self.denied else "vanished"
             detail = _NOT_ALLOWED if self.denied else _NOT_FOUND
             self.add_gap("owners", reason, detail, self.opened, closed, unowned)
+        for record, left_out in self.relations.left_out.items():
+            detail = f"rows of {table_name(record)} beyond what one segment holds"
+            self.add_gap("relations", "dropped", detail, self.opened, closed, left_out)
         processes = [
             ProcessRecord(
                 process_id=process_id(self.host, self.boot_id, holder.pid, holder.start_ticks),
@@ -214,10 +232,17 @@ class Observation:
             Gap(self.host, source, reason, detail, first_ns, last_ns, lost)
             for (source, reason, detail), (first_ns, last_ns, lost) in sorted(self._gaps.items())
         ]
-        return {ProcessRecord: processes, SocketRecord: sockets, Gap: gaps}
+        return {
+            ProcessRecord: processes,
+            SocketRecord: sockets,
+            TranslationRecord: list(self.relations.translations(self.host)),
+            UnixConnectionRecord: list(self.relations.unix_connections(self.host, self.boot_id, self._attributes)),
+            Gap: gaps,
+        }
 
     def _widen(self, spans: Dict[Holder, List[int]]) -> Dict[Holder, List[int]]:
-        """The time of processes widened by when the kernel's programs told of them."""
+        """The time of processes widened by when the kernel's programs told of them, and by connections over AF_UNIX."""
+        self.relations.widen(spans, self._attributes)
         for holder, (first_ns, last_ns) in self._acted.items():
             if holder in self._attributes:
                 span = spans.setdefault(holder, [first_ns, last_ns])
