@@ -25,6 +25,7 @@ _PROTOCOLS = {6: "tcp", 17: "udp"}
 _MAPPED = bytes(10) + b"\xff\xff"
 _NOWHERE = (bytes(16), bytes(10) + b"\xff\xff" + bytes(4))
 _NO_USER = (1 << 32) - 1
+_FARTHEST_NS = 1 << 63
 
 
 class LifeReader:
@@ -65,6 +66,9 @@ class LifeReader:
             raise InvalidRecord("connection", expected="values that the tracer writes", found=found)
         header = self._header
         last_ns = self._utc(ended_ns)
+        first_ns = last_ns if begun_ns == 0 else self._utc(begun_ns)
+        if first_ns < -_FARTHEST_NS or last_ns >= _FARTHEST_NS:
+            raise InvalidRecord("connection", expected="times of 64 bits", found=f"{first_ns} to {last_ns} ns")
         peer = None if remote_port == 0 and remote in _NOWHERE else self._address(remote)
         row = {
             "socket_id": socket_id(header.host, header.boot_id, str(netns), cookie & (1 << 63) - 1),
@@ -81,7 +85,7 @@ class LifeReader:
             "owners": actors + (1 if flags & MORE_ACTORS else 0),
             "sent_bytes": _count(sent),
             "received_bytes": _count(received),
-            "first_ns": last_ns if begun_ns == 0 else self._utc(begun_ns),
+            "first_ns": first_ns,
             "last_ns": last_ns,
             "samples": 0,
             "source": "event",

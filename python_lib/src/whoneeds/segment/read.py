@@ -154,8 +154,7 @@ def read_segment(path: str, limits: ReadLimits = ReadLimits()) -> Segment:
                 foot = value
                 continue
             rows += 1
-            if rows > limits.rows:
-                raise LimitExceeded("segment has too many rows", expected=f"at most {limits.rows}", found="more")
+            _check_rows(rows, limits)
             if not isinstance(value, list) or not value or not isinstance(value[0], str) or value[0] not in names:
                 raise InvalidRecord(
                     "row", expected=f"an array that begins with one of {sorted(names)}", found=ascii(value)[:60]
@@ -168,7 +167,10 @@ def read_segment(path: str, limits: ReadLimits = ReadLimits()) -> Segment:
         reader, blocks = _read_lives(header, foot.get("lives"), text.rest, limits, rows)
         sockets = tables.setdefault(SocketRecord, [])
         for block in blocks:
-            sockets += reader.read(block)
+            made = list(reader.read(block))
+            rows += len(made)
+            _check_rows(rows, limits)
+            sockets += made
     return Segment(header=header, digest=digest, tables=tables)
 
 
@@ -247,8 +249,7 @@ def _read_lives(
             remedy=_REFETCH,
         )
     total = sum(block[0] for block in blocks)
-    if rows + total > limits.rows:
-        raise LimitExceeded("segment has too many rows", expected=f"at most {limits.rows}", found=str(rows + total))
+    _check_rows(rows + total, limits)
     size = total * LIFE_BYTES
     if size > limits.text_bytes or (size > 1 << 20 and size > limits.ratio * len(packed)):
         raise LimitExceeded(
@@ -261,6 +262,11 @@ def _read_lives(
         made.append(LifeBlock(count, packed[at : at + length]))
         at += length
     return LifeReader(header, said["byte_order"], said["ticks_per_s"]), made
+
+
+def _check_rows(rows: int, limits: ReadLimits) -> None:
+    if rows > limits.rows:
+        raise LimitExceeded("segment has too many rows", expected=f"at most {limits.rows}", found=f"{rows} or more")
 
 
 def _parse(line: bytes) -> Any:
