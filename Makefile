@@ -98,8 +98,8 @@ test-gates: venv ## ansible-test sanity, ansible-lint, documentation, building t
 test-matrix: venv ## hostile text on every ansible-core that this machine can install
 	$(BIN)/python -m tests.matrix --quick
 
-test-campaigns: venv ## kills, power cuts and fuzzing, a small count of each
-	$(PYTEST) tests/campaigns $(ARGS)
+test-campaigns: venv ## hard cases with real processes; kills, power cuts and fuzzing, a small count of each
+	$(PYTEST) tests/evidence tests/campaigns $(ARGS)
 
 test-lab: venv ## as root: the lab's hosts, discovered over ssh and scored
 	$(PYTEST) tests/lab $(ARGS)
