@@ -223,6 +223,7 @@ def test_a_step_of_the_wall_clock_begins_a_new_segment(tmp_path, monkeypatch):
     shift = -3600 * 10**9
     tracer.take_sample()
     tracer.close(clocks.now())
+    tracer.release()
     spool.close()
     later, before = read_all(tmp_path)  # files sort by the wall clock, which went back
     assert [gap.reason for gap in before.tables[Gap] if gap.source == "clock"] == ["ambiguous"]

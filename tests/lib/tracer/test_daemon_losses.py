@@ -12,6 +12,7 @@ from runs import read_all, rows, running, status, wait_for
 from whoneeds.model.errors import HostError
 from whoneeds.model.evidence import Gap, SocketRecord
 from whoneeds.tracer import daemon
+from whoneeds.tracer.sampler import Sampler
 from whoneeds.tracer.settings import make_settings
 from whoneeds.tracer.status import render
 
@@ -82,7 +83,7 @@ def test_an_end_that_could_not_write_is_a_loss(tmp_path, state, waiting):
 
 def test_what_was_seen_before_a_failure_is_written(tmp_path, monkeypatch):
     """A tracer that ends because samples fail commits what it saw before."""
-    tracer_sample = daemon.Sampler.sample
+    tracer_sample = Sampler.sample
     taken = []
 
     def sample(sampler, observation, at):
@@ -91,9 +92,9 @@ def test_what_was_seen_before_a_failure_is_written(tmp_path, monkeypatch):
             raise HostError("the kernel answers no more")
         return tracer_sample(sampler, observation, at)
 
-    monkeypatch.setattr(daemon.Sampler, "sample", sample)
+    monkeypatch.setattr(Sampler, "sample", sample)
     with pytest.raises(HostError, match="answers no more"):
-        daemon.run(make_settings({"dir": str(tmp_path), "period_s": 0.1}, {}))
+        daemon.run(make_settings({"dir": str(tmp_path), "period_s": 0.1, "sources": ("table",)}, {}))
     (segment,) = read_all(tmp_path)
     assert segment.tables[SocketRecord]
     assert [gap.lost for gap in segment.tables[Gap] if "answers no more" in gap.detail] == [4]

@@ -269,7 +269,7 @@ SAMPLES = st.lists(
     st.tuples(
         st.none() | ROWS,  # none: the listing failed
         ROWS,
-        st.dictionaries(st.sampled_from([5, 6, 7]), st.sampled_from([(WORKER,), (OTHER,), (WORKER, OTHER)])),
+        st.dictionaries(st.sampled_from([5, 6, 7, 15, 16, 17]), st.sampled_from([(WORKER,), (OTHER,), (WORKER, OTHER)])),
         st.booleans(),
     ),
     min_size=1,
@@ -277,12 +277,12 @@ SAMPLES = st.lists(
 )  # fmt: skip
 
 
-def make_rows(drawn):
-    """Rows out of what was drawn; a closed socket has neither inode nor counts."""
+def make_rows(drawn, beyond=0):
+    """Rows out of what was drawn; a closed socket has neither inode nor counts, and no two sockets have one inode."""
     rows = []
     for key, state, sent, has_inode in drawn:
         closed = state in (SYN_RECV, TIME_WAIT)
-        inode = 0 if closed or not has_inode else INODES[key]
+        inode = 0 if closed or not has_inode else INODES[key] + beyond
         rows.append((key, state, inode, 1000, None if closed else sent, None if closed else sent, 2))
     return rows
 
@@ -297,7 +297,7 @@ def test_what_stands_comes_to_the_same_as_what_is_looked_at(samples):
         moved = {inode for inode in held.keys() | holders.keys() if held.get(inode) != holders.get(inode)}
         held = holders
         now = at(10 + 5 * number)
-        rows = {"tcp": None if tcp is None else make_rows(tcp), "udp": make_rows(udp)}
+        rows = {"tcp": None if tcp is None else make_rows(tcp), "udp": make_rows(udp, 10)}
         listings = [(protocol, listed) for protocol, listed in rows.items() if listed is not None]
         quick.add_sample(now, [batch(*listed, protocol=protocol) for protocol, listed in listings], holders, moved)
         # each row differs from the last sample's in a number that nobody reads

@@ -89,7 +89,9 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         help="where connections come from: events,table (default), tracefs,table, table, or psutil",
     )
     parser.add_argument(
-        "--packets", metavar="WHICH", help="packets to take in: headers (default), all, off, or an expression of tcpdump's"
+        "--packets",
+        metavar="WHICH",
+        help="packets to take in: headers (default), all, off, or an expression of tcpdump's",
     )
     parser.add_argument("--config", metavar="FILE", help="configuration file (JSON); options go before it")
 
@@ -110,8 +112,9 @@ def _once(arguments: argparse.Namespace) -> int:
     import os
     import shutil
 
-    from whoneeds.tracer import clocks, daemon, listing
+    from whoneeds.tracer import clocks, listing
     from whoneeds.tracer.observation import Observation
+    from whoneeds.tracer.observers import sees_all_processes
     from whoneeds.tracer.sampler import Sampler, choose_source
     from whoneeds.tracer.settings import make_settings
 
@@ -121,7 +124,7 @@ def _once(arguments: argparse.Namespace) -> int:
     Sampler(choose_source(settings.sources)).sample(observation, at)
     tables = observation.records(at)
     if arguments.format == "json":
-        document = listing.make_document(settings.host, at.wall_ns, daemon.sees_all_processes(), tables)
+        document = listing.make_document(settings.host, at.wall_ns, sees_all_processes(), tables)
         print(json.dumps(document, sort_keys=True))
         return 0
     fits = sys.stdout.isatty() or "COLUMNS" in os.environ

@@ -11,11 +11,11 @@ from typing import (
     Dict,
     Hashable,
     Iterable,
+    Iterator,
     List,
     Mapping,
     NamedTuple,
     Optional,
-    Sequence,
     Set,
     Tuple,
     Type,
@@ -103,7 +103,7 @@ class Observation:
     def add_sample(
         self,
         at: Instant,
-        batches: Sequence[Batch],
+        batches: Iterable[Batch],
         holders: Mapping[int, Holders],
         moved: Optional[Iterable[int]] = None,
         *,
@@ -115,7 +115,7 @@ class Observation:
         ----------
         at : Instant
             When it was taken.
-        batches : sequence of Batch
+        batches : iterable of Batch
         holders : mapping of int to tuple of Holder
             Processes by socket inode.
         moved : iterable of int, optional
@@ -123,9 +123,13 @@ class Observation:
         partial : bool, default False
             Whether the batches hold what changed only.
         """
-        self.sources.update(batch.source for batch in batches)
-        self._sightings.add_sample(self.instant_ns(at), batches, holders, moved, partial=partial)
+        self._sightings.add_sample(self.instant_ns(at), self._noted(batches), holders, moved, partial=partial)
         self._note_holders()
+
+    def _noted(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        for batch in batches:
+            self.sources.add(batch.source)
+            yield batch
 
     def add_ended(self, netns: str, row: Row, ended: Ended, decode: Callable[[int, Any], Ends]) -> None:
         """Take in a TCP socket that the kernel destroyed, with its last byte counts.
@@ -202,22 +206,35 @@ class Observation:
 
     def records(self, closed: Instant) -> Dict[Type[Any], List[Any]]:
         """The rows of the segment, by record class."""
+        return {record: list(rows) for record, rows in self.stream(closed).items()}
+
+    def stream(self, closed: Instant) -> Dict[Type[Any], Iterable[Any]]:
+        """The rows of the segment, made one by one as they are taken; to be taken in this order, and once."""
         spans: Dict[Holder, List[int]] = {}
-        sockets: List[SocketRecord] = []
+        made: Dict[Type[Any], Iterable[Any]] = {
+            SocketRecord: self._sockets(spans, closed),
+            TranslationRecord: self.relations.translations(self.host),
+            UnixConnectionRecord: self.relations.unix_connections(self.host, self.boot_id, self._attributes),
+            ProcessRecord: self._processes(spans),
+            Gap: self._told_gaps(closed),
+        }
+        return made
+
+    def _sockets(self, spans: Dict[Holder, List[int]], closed: Instant) -> Iterator[SocketRecord]:
+        """Rows of sockets; widens `spans` of the processes that held them."""
         unowned = 0
         for netns, socket in self._sightings.sockets():
             made = list(self._socket_records(netns, socket, spans))
             unowned += socket.inode != 0 and made[0].process_id is None
-            sockets += made
+            yield from made
         if unowned:
             reason = "permission" if self.denied else "vanished"
             detail = _NOT_ALLOWED if self.denied else _NOT_FOUND
             self.add_gap("owners", reason, detail, self.opened, closed, unowned)
-        for record, left_out in self.relations.left_out.items():
-            detail = f"rows of {table_name(record)} beyond what one segment holds"
-            self.add_gap("relations", "dropped", detail, self.opened, closed, left_out)
-        processes = [
-            ProcessRecord(
+
+    def _processes(self, spans: Dict[Holder, List[int]]) -> Iterator[ProcessRecord]:
+        for holder, (first_ns, last_ns) in sorted(self._widen(spans).items()):
+            yield ProcessRecord(
                 process_id=process_id(self.host, self.boot_id, holder.pid, holder.start_ticks),
                 host=self.host,
                 pid=holder.pid,
@@ -226,19 +243,13 @@ class Observation:
                 last_ns=last_ns,
                 **self._attributes[holder]._asdict(),
             )
-            for holder, (first_ns, last_ns) in sorted(self._widen(spans).items())
-        ]
-        gaps = [
-            Gap(self.host, source, reason, detail, first_ns, last_ns, lost)
-            for (source, reason, detail), (first_ns, last_ns, lost) in sorted(self._gaps.items())
-        ]
-        return {
-            ProcessRecord: processes,
-            SocketRecord: sockets,
-            TranslationRecord: list(self.relations.translations(self.host)),
-            UnixConnectionRecord: list(self.relations.unix_connections(self.host, self.boot_id, self._attributes)),
-            Gap: gaps,
-        }
+
+    def _told_gaps(self, closed: Instant) -> Iterator[Gap]:
+        for record, left_out in self.relations.left_out.items():
+            detail = f"rows of {table_name(record)} beyond what one segment holds"
+            self.add_gap("relations", "dropped", detail, self.opened, closed, left_out)
+        for (source, reason, detail), (first_ns, last_ns, lost) in sorted(self._gaps.items()):
+            yield Gap(self.host, source, reason, detail, first_ns, last_ns, lost)
 
     def _widen(self, spans: Dict[Holder, List[int]]) -> Dict[Holder, List[int]]:
         """The time of processes widened by when the kernel's programs told of them, and by connections over AF_UNIX."""
@@ -252,7 +263,7 @@ class Observation:
     def _socket_records(self, netns: str, socket: Sighting, spans: Dict[Holder, List[int]]) -> Iterable[SocketRecord]:
         """One row for each process that held the socket, or one without; widens `spans` of those processes."""
         held: Dict[Optional[Holder], List[int]] = {}
-        for holders, span in socket.spans.items():
+        for holders, span in socket.spans().items():
             if not span.samples:
                 continue
             # one that ended before it could be named cannot be told of
@@ -272,7 +283,7 @@ class Observation:
                 row[0], row[1], row[2] = min(row[0], nobody[0]), max(row[1], nobody[1]), row[2] + nobody[2]
         owners: Optional[int] = 0 if ended is None else len(ended.holders) + ended.unknown_holders
         if socket.inode:  # psutil names one of several owners, so that it cannot say how many there are
-            most = max(len(holders) for holders in socket.spans)
+            most = max(len(holders) for holders in socket.spans())
             owners = max(most, owners or 0) if most and socket.source != "psutil" else None
         ends = socket.ends
         first_ns = min((row[0] for row in held.values()), default=self.opened.wall_ns)

@@ -51,6 +51,10 @@ class Settings(NamedTuple):
         Most packets that are taken in a second.
     packets_bytes : int
         Largest capture file of a segment.
+    cpu_share : float
+        Most of one core that the tracer takes over half a minute; 0.001 to 1. Beyond it, it does less.
+    memory_bytes : int
+        Most memory that it holds. Beyond it, the segment is closed early, and then less is done.
     for_s : float or None
         How long to trace; None is until it is stopped.
     """
@@ -66,6 +70,8 @@ class Settings(NamedTuple):
     packets: str = "headers"
     packets_per_s: int = 2000
     packets_bytes: int = 1 << 20
+    cpu_share: float = 0.05
+    memory_bytes: int = 192 << 20
     for_s: Optional[float] = None
 
 
@@ -157,6 +163,8 @@ _CHECKS: Dict[str, Callable[[str, Any], Any]] = {
     "packets": _packets,
     "packets_per_s": _size(1, 1_000_000, "packets"),
     "packets_bytes": _size(LEAST_FILE_BYTES, 32 << 20),
+    "cpu_share": _number(0.001, 1, "cores"),
+    "memory_bytes": _size(32 << 20, 1 << 40),
 }
 _FOR_S = _number(0.1, 366 * 86400, "seconds")
 

@@ -53,13 +53,17 @@ class Sighting:
         Whether these count: a connection is not seen any longer once it is closed.
     settled : int
         Sample up to which they are put down to its span.
+    holders, span : Holders, Span
+        Who holds it, and the samples of that.
+    earlier : dict of Holders to Span, or None
+        The same of others that held it.
     ended : Ended or None
         What events tell of its life, once it is over.
     """
 
     __slots__ = (
-        "counted", "ended", "ends", "holders", "inode", "protocol", "received", "sent", "settled", "source", "span",
-        "spans", "standing", "state", "turn", "uid",
+        "counted", "earlier", "ended", "ends", "holders", "inode", "protocol", "received", "sent", "settled", "source",
+        "span", "standing", "state", "turn", "uid",
     )  # fmt: skip
 
     def __init__(self, protocol: str, ends: Ends, source: str, now_ns: int) -> None:
@@ -72,7 +76,12 @@ class Sighting:
         self.received: Optional[int] = None
         self.holders = NOBODY
         self.span = Span(now_ns)
-        self.spans: Dict[Holders, Span] = {NOBODY: self.span}
+        self.earlier: Optional[Dict[Holders, Span]] = None
+
+    def spans(self) -> Dict[Holders, Span]:
+        """Samples by who held it then."""
+        now = {self.holders: self.span}
+        return now if self.earlier is None else {**self.earlier, **now}
 
 
 class _Place:
@@ -169,6 +178,7 @@ class Sightings:
         if partial:
             for raw in batch.rows:
                 self._look_at(place, batch, raw, holders)
+                place.rows[raw[batch.key]] = ()  # what changes is told: there is nothing to compare with
             self._end_rows(place, [key for key in batch.gone if key in place.rows])
             return
         # whatever is done for each row here is done by the interpreter's own loops: there may be a hundred thousand
@@ -253,13 +263,15 @@ class Sightings:
         """From now on others hold the socket. Who is not known any more stays known: a lost race is no change."""
         if not holders:
             return socket.span
+        if socket.span.samples or socket.earlier is not None:
+            earlier = socket.earlier = socket.earlier or {}
+            earlier[socket.holders] = socket.span
+            socket.span = earlier.pop(holders) if holders in earlier else Span(now_ns)
+        else:
+            socket.span = Span(now_ns)
         socket.holders = holders
-        span = socket.spans.get(holders)
-        if span is None:
-            span = socket.spans[holders] = Span(now_ns)
-        socket.span = span
         self.new_holders.update(holders)
-        return span
+        return socket.span
 
     def add_ended(
         self, now_ns: int, netns: str, row: Row, ended: Ended, decode: Callable[[int, Any], Ends]

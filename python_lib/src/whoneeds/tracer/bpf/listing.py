@@ -9,7 +9,7 @@ import os
 import struct
 from itertools import groupby
 from operator import itemgetter
-from typing import Any, Dict, List, Mapping, Sequence, Set, Tuple
+from typing import AbstractSet, Any, Dict, FrozenSet, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
 
 from whoneeds.model.errors import HostError
 from whoneeds.tracer.bpf.listing_program import LISTED
@@ -27,12 +27,13 @@ _ROW = struct.Struct(f"={LISTED.size}s")
 _SOCKET = struct.Struct("=48sBBHIIQQQ16x")
 _HELD = struct.Struct("=60xQ16xQQ")
 _PLACE = struct.Struct("=48s2xH4xI40x")
+_INODE = struct.Struct("=60xQ32x")
 _IDENTITY, _WHERE = 0, itemgetter(5, 3)
 _NOT_COUNTED = (1 << 64) - 1
 _PIECE_BYTES = 1 << 20
-#: The identity, cookie included, which no other socket of the machine has.
+_PART_BYTES = 1000 * LISTED.size
 _KEY_BYTES = 48
-_ListedRow = Tuple[bytes]
+_NO_ROWS: FrozenSet[bytes] = frozenset()
 
 
 class ListingSampler:
@@ -50,11 +51,13 @@ class ListingSampler:
         self._events = events
         self.own_namespace = own_namespace(root)
         self.doors: Dict[int, List[str]] = {}
-        self._listed = b""
-        self._rows: Set[_ListedRow] = set()
-        #: How many rows there are of each socket: one for each holder.
-        self._copies: Dict[bytes, int] = {}
+        #: Whether the last listing held sockets of other network namespaces.
+        self.others = False
+        self._hash: Optional[int] = None
+        self._rows: Set[bytes] = set()
         self._holders: Dict[int, Holders] = {}
+        #: Most processes hold many sockets alone: one tuple for all of these.
+        self._alone: Dict[Tuple[int, int], Holders] = {}
         self._holding = 0
 
     @property
@@ -71,22 +74,30 @@ class ListingSampler:
         """
         listed = self._list(observation)
         first = observation.samples == 0
-        begun: Set[_ListedRow] = set()
-        ended: Set[_ListedRow] = set()
-        if listed != self._listed:
-            rows = set(_ROW.iter_unpack(listed))
-            begun, ended = rows - self._rows, self._rows - rows
-            self._listed, self._rows = listed, rows
+        begun, ended = self._compare(listed)
         moved = self._update_holders(begun, ended)
-        gone = self._count_copies(begun, ended)
-        changed = listed if first else b"".join(map(itemgetter(0), begun))
-        observation.add_sample(
-            at, make_batches(changed, [] if first else gone), self._holders, moved, partial=not first
-        )
+        if first:
+            batches = make_batches(listed, ())
+            self.others = any(netns != self.own_namespace for _identity, _protocol, netns in _PLACE.iter_unpack(listed))
+            self._holding = len({holder for holders in self._holders.values() for holder in holders})
+        else:
+            batches = make_batches(b"".join(begun), self._find_gone(begun, ended))
+        del listed
+        observation.sources.add("table")
+        # a segment that has just been opened knows nothing yet: all that is listed is a change to it
+        observation.add_sample(at, batches, self._holders, moved, partial=True)
         self._events.name_holders(observation)
-        holding = {holder for holders in self._holders.values() for holder in holders} if first else ()
-        self._holding = len(holding) or self._holding
-        return Tally(len(self._copies), self._holding, 0)
+        return Tally(len(self._rows), self._holding, 0)
+
+    def _compare(self, listed: bytes) -> Tuple[AbstractSet[bytes], AbstractSet[bytes]]:
+        """Rows that were not in the last listing, and those that were in it alone."""
+        number = hash(listed)
+        if number == self._hash:
+            return _NO_ROWS, _NO_ROWS
+        rows = set(map(itemgetter(0), _ROW.iter_unpack(listed)))
+        begun, ended = rows - self._rows, self._rows - rows
+        self._hash, self._rows = number, rows
+        return begun, ended
 
     def _list(self, observation: Observation) -> bytes:
         """All rows; what is told of processes meanwhile is taken in, so that its ring does not run full."""
@@ -109,45 +120,48 @@ class ListingSampler:
             raise HostError("the kernel's listing of sockets", expected=f"rows of {LISTED.size} bytes", found=found)
         return listed
 
-    def _update_holders(self, begun: Set[_ListedRow], ended: Set[_ListedRow]) -> Set[int]:
+    def _update_holders(self, begun: AbstractSet[bytes], ended: AbstractSet[bytes]) -> Set[int]:
         """Take in who holds which socket now; the inodes of which that may have changed."""
-        ticks_per_s = self._events.ticks_per_s
-        now = {_HELD.unpack(row) for (row,) in begun}
-        before = {_HELD.unpack(row) for (row,) in ended}
+        now, before = set(map(_HELD.unpack, begun)), set(map(_HELD.unpack, ended))
         for inode, pid, start_ns in before - now:
-            holder = Holder(pid, start_ns * ticks_per_s // 1_000_000_000)
+            (holder,) = self._hold_alone(pid, start_ns)
             rest = tuple(other for other in self._holders.get(inode, ()) if other != holder)
             if rest:
                 self._holders[inode] = rest
             else:
                 self._holders.pop(inode, None)
         for inode, pid, start_ns in now - before:
-            holder = Holder(pid, start_ns * ticks_per_s // 1_000_000_000)
+            alone = self._hold_alone(pid, start_ns)
             others = self._holders.get(inode)
-            self._holders[inode] = (holder,) if others is None else tuple(sorted({*others, holder}))
+            self._holders[inode] = alone if others is None else tuple(sorted({*others, *alone}))
         return {inode for inode, _pid, _start_ns in now ^ before}
 
-    def _count_copies(self, begun: Set[_ListedRow], ended: Set[_ListedRow]) -> List[bytes]:
-        """Sockets that are not listed any more, as one row of each."""
-        copies = self._copies
-        for (row,) in begun:
-            key = row[:_KEY_BYTES]
-            copies[key] = copies.get(key, 0) + 1
+    def _hold_alone(self, pid: int, start_ns: int) -> Holders:
+        holders = self._alone.get((pid, start_ns))
+        if holders is None:
+            holder = Holder(pid, start_ns * self._events.ticks_per_s // 1_000_000_000)
+            holders = self._alone[pid, start_ns] = (holder,)
+        return holders
+
+    def _find_gone(self, begun: AbstractSet[bytes], ended: AbstractSet[bytes]) -> List[bytes]:
+        """Rows of sockets that are not listed any more, neither changed nor with another holder."""
+        known = {row[:_KEY_BYTES] for row in begun}
+        reused = {_INODE.unpack(row)[0] for row in begun}
         gone = []
-        for (row,) in ended:
-            key = row[:_KEY_BYTES]
-            copies[key] -= 1
-            if not copies[key]:
-                del copies[key]
+        for row in ended:
+            (inode,) = _INODE.unpack(row)
+            if row[:_KEY_BYTES] not in known and (inode in reused or inode not in self._holders):
                 gone.append(row)
         return gone
 
     def forget_gone(self) -> None:
-        """Nothing is remembered beyond the last sample."""
+        """Drop what is remembered of processes that hold no socket any more; called when a segment is closed."""
+        held = {holders for holders in self._holders.values() if len(holders) == 1}
+        self._alone = {key: holders for key, holders in self._alone.items() if holders in held}
 
 
-def make_batches(listed: bytes, gone: Sequence[bytes]) -> List[Batch]:
-    """The sockets of a listing, by namespace and protocol; those of the machine itself (AF_UNIX) are left out.
+def make_batches(listed: bytes, gone: Sequence[bytes]) -> Iterator[Batch]:
+    """The sockets of a listing, in runs of one namespace and protocol; those of AF_UNIX are left out.
 
     Parameters
     ----------
@@ -156,28 +170,22 @@ def make_batches(listed: bytes, gone: Sequence[bytes]) -> List[Batch]:
     gone : sequence of bytes
         Rows of sockets that are not listed any more.
     """
-    found: Dict[Tuple[int, int], List[Any]] = {}
+    for begin in range(0, len(listed), _PART_BYTES):  # as rows by the thousand only, not all at once
+        for where, rows in groupby(_SOCKET.iter_unpack(listed[begin : begin + _PART_BYTES]), _WHERE):
+            yield from _batch(where, list(rows), ())
     missing: Dict[Tuple[int, int], List[bytes]] = {}
-    for where, rows in groupby(_SOCKET.iter_unpack(listed), _WHERE):
-        found.setdefault(where, []).extend(rows)
     for row in gone:
         identity, protocol, netns = _PLACE.unpack(row)
-        found.setdefault((netns, protocol), [])
         missing.setdefault((netns, protocol), []).append(identity)
-    return [
-        Batch(
-            str(netns),
-            PROTOCOL_NAMES[protocol],
-            "table",
-            rows,
-            decode_ends,
-            _read_row,
-            _IDENTITY,
-            missing.get((netns, protocol), ()),
-        )
-        for (netns, protocol), rows in found.items()
-        if protocol in PROTOCOL_NAMES
-    ]
+    for where, keys in missing.items():
+        yield from _batch(where, [], keys)
+
+
+def _batch(where: Tuple[int, int], rows: List[Any], gone: Sequence[bytes]) -> Iterator[Batch]:
+    netns, protocol = where
+    name = PROTOCOL_NAMES.get(protocol)
+    if name is not None:
+        yield Batch(str(netns), name, "table", rows, decode_ends, _read_row, _IDENTITY, gone)
 
 
 def _read_row(raw: Tuple[Any, ...]) -> Row:
