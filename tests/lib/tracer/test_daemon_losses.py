@@ -11,10 +11,11 @@ from runs import read_all, rows, running, status, wait_for
 
 from whoneeds.model.errors import HostError
 from whoneeds.model.evidence import Gap, SocketRecord
-from whoneeds.tracer import daemon
+from whoneeds.segment.spool import open_spool
+from whoneeds.tracer import budget, clocks, daemon
 from whoneeds.tracer.sampler import Sampler
 from whoneeds.tracer.settings import make_settings
-from whoneeds.tracer.status import render
+from whoneeds.tracer.status import STATUS_FILE, read_document, render
 
 
 def test_a_second_tracer_is_refused(trace, folder):
@@ -98,3 +99,34 @@ def test_what_was_seen_before_a_failure_is_written(tmp_path, monkeypatch):
     (segment,) = read_all(tmp_path)
     assert segment.tables[SocketRecord]
     assert [gap.lost for gap in segment.tables[Gap] if "answers no more" in gap.detail] == [4]
+
+
+def test_a_run_that_costs_too_much_does_less_and_says_so(tmp_path, monkeypatch):
+    """Beyond its budget the tracer samples less often, then without packets; each segment has one period."""
+    monkeypatch.setattr(budget, "WINDOW_S", 0.0)
+    config = {"dir": str(tmp_path), "period_s": 0.2, "cpu_share": 0.001, "for_s": 0.1}
+    spool = open_spool(str(tmp_path), 1 << 30)
+    tracer = daemon.Tracer(make_settings(config, {}), spool)
+    had_packets = tracer.observers.packets is not None
+    try:
+        for _step in range(budget.WITHOUT_PACKETS + 1):
+            tracer.take_sample()
+        assert tracer.period_s == 0.2 * 8
+        assert tracer.observers.packets is None
+        tracer.write_status("running")
+        assert read_document(str(tmp_path), STATUS_FILE)["budget"] == "a sample every 1.6 s and no packets"
+        tracer.close(clocks.now())
+    finally:
+        tracer.release()
+        spool.close()
+    found = read_all(tmp_path)
+    assert [segment.header.period_s for segment in found] == [0.2, 0.4, 0.8, 1.6, 1.6]
+    steps = [gap for segment in found for gap in segment.tables[Gap] if gap.source == "budget"]
+    assert [gap.detail.split(":")[0] for gap in steps] == [
+        "from now on a sample every 0.4 s",
+        "from now on a sample every 0.8 s",
+        "from now on a sample every 1.6 s",
+        "from now on a sample every 1.6 s and no packets",
+    ]
+    left_out = [gap for gap in found[-1].tables[Gap] if gap.source == "packets" and gap.reason == "dropped"]
+    assert len(left_out) == had_packets

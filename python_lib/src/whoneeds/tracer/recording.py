@@ -58,6 +58,7 @@ class Tracer:
         self.last_error: Optional[str] = None
         self._identity = own_identity()
         self._budget = Budget(settings.cpu_share, settings.memory_bytes, time.monotonic(), time.process_time())
+        self._segment_period_s = settings.period_s
         self._lost_before = 0
         self._row_bytes = _ROW_BYTES
         self._last: Optional[Instant] = None
@@ -89,6 +90,7 @@ class Tracer:
 
     def _open_segment(self, at: Instant, told: Mapping[Where, Set[Hashable]]) -> Observation:
         opened = Observation(self.settings.host, self.boot_id, at, told)
+        self._segment_period_s = self.period_s
         opened.watch(self.events is not None and self.samples > 0)
         try:
             self._addresses = list_addresses()
@@ -224,7 +226,7 @@ class Tracer:
             opened_mono_ns=observation.opened.boot_ns,
             closed_ns=observation.instant_ns(at),
             closed_mono_ns=max(at.boot_ns, observation.opened.boot_ns),
-            period_s=self.period_s,
+            period_s=self._segment_period_s,
             samples=observation.samples,
             sources=tuple(sorted(observation.sources)) or (self.observers.source,),
             privileged=self.observers.privileged,

@@ -121,7 +121,8 @@ _LABELS = (
     ("location", "location"), ("privileged", "sees all processes"), ("samples", "samples"),
     ("sockets", "sockets now"), ("processes", "processes now"), ("segments", "segments on disk"),
     ("bytes", "bytes on disk"), ("waiting", "segments in memory"), ("dropped", "segments dropped"), ("gaps", "gaps"),
-    ("cpu_s", "CPU used (s)"), ("cpu_share", "CPU share"), ("last_error", "last error"),
+    ("cpu_s", "CPU used (s)"), ("cpu_share", "CPU share"), ("budget", "within its budget"),
+    ("last_error", "last error"),
 )  # fmt: skip
 
 
