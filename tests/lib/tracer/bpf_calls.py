@@ -40,22 +40,31 @@ def run(code):
         os.close(program)
 
 
+def _info(descriptor):
+    info = ctypes.create_string_buffer(128)
+    _bpf(_INFO, struct.pack("=IIQ", descriptor, len(info), ctypes.addressof(info)))
+    return struct.unpack_from("=I", info, 4)[0], info.raw[64:80].split(b"\0")[0].decode("ascii", "replace")
+
+
+def number(descriptor):
+    """The kernel's number of a program."""
+    return _info(descriptor)[0]
+
+
 def programs():
     """Names of all programs that are in the kernel by now, by their numbers."""
-    found, number = {}, 0
+    found, last = {}, 0
     while True:
         try:
-            _, answer = _bpf(_NEXT_ID, struct.pack("=III", number, 0, 0))
+            _, answer = _bpf(_NEXT_ID, struct.pack("=III", last, 0, 0))
         except FileNotFoundError:
             return found
-        number = struct.unpack_from("=I", answer, 4)[0]
+        last = struct.unpack_from("=I", answer, 4)[0]
         try:
-            descriptor, _ = _bpf(_BY_ID, struct.pack("=III", number, 0, 0))
+            descriptor, _ = _bpf(_BY_ID, struct.pack("=III", last, 0, 0))
         except FileNotFoundError:
             continue  # gone meanwhile
         try:
-            info = ctypes.create_string_buffer(128)
-            _bpf(_INFO, struct.pack("=IIQ", descriptor, len(info), ctypes.addressof(info)))
-            found[number] = info.raw[64:80].split(b"\0")[0].decode("ascii", "replace")
+            found[last] = _info(descriptor)[1]
         finally:
             os.close(descriptor)

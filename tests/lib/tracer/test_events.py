@@ -1,67 +1,22 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Real connections too short for any sample, seen from begin to end with the right process."""
 
-import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
 import pytest
+from event_watches import CALL, TracefsWatch, serving
 
 from whoneeds.model.errors import Denied, Unsupported
-from whoneeds.model.evidence import Gap, ProcessRecord, SocketRecord
+from whoneeds.model.evidence import Gap, SocketRecord
 from whoneeds.tracer import clocks, events, tracefs
-from whoneeds.tracer.observation import Observation
-from whoneeds.tracer.sampler import Sampler
 from whoneeds.tracer.status import own_identity
 
 pytestmark = pytest.mark.root
-
-CALL = "import socket, sys; socket.create_connection(('127.0.0.1', int(sys.argv[1])), 5).sendall(b'hello')"
-
-
-class Watch:
-    """The kernel's events of this machine, with one sample at the beginning as the daemon takes it."""
-
-    def __init__(self) -> None:
-        self.source = events.open_events(own_identity())
-        self.sampler = Sampler()
-        self.observation = Observation("h", clocks.read_boot_id(), clocks.now())
-        self.sample()
-        self.observation.watch(True)
-
-    def sample(self):
-        """Take a sample, and follow the namespaces that it found."""
-        at = clocks.now()
-        self.sampler.sample(self.observation, at)
-        self.source.watch(self.observation, at, self.sampler.own_namespace, self.sampler.doors)
-
-    def read(self):
-        """Take in what the events tell."""
-        self.source.read(self.observation, clocks.now)
-
-    def rows(self, *ports, seconds=5.0):
-        """Rows of ended connections over these ports, once the kernel has told of their sockets' ends."""
-        until = time.monotonic() + seconds
-        before = None
-        while True:
-            self.read()
-            tables = self.observation.records(clocks.now())
-            names = {row.process_id: (row.name, row.pid) for row in tables[ProcessRecord]}
-            found = [
-                SimpleNamespace(row=row, name=names.get(row.process_id, (None, None))[0],
-                                pid=names.get(row.process_id, (None, None))[1])
-                for row in tables[SocketRecord]
-                if row.end is not None and ports and {row.local_port, row.remote_port} & set(ports)
-            ]  # fmt: skip
-            if (found and len(found) == before) or time.monotonic() > until:
-                return found
-            before = len(found)
-            time.sleep(0.3)
 
 
 @pytest.fixture
@@ -70,34 +25,11 @@ def watch():
     if os.geteuid() != 0:
         pytest.skip("kernel events need root")
     try:
-        made = Watch()
+        made = TracefsWatch()
     except (Denied, Unsupported) as error:
         pytest.skip(f"no kernel events here: {error}")
     yield made
-    made.source.close()
-
-
-@contextlib.contextmanager
-def serving(body="c.recv(9)", times=1):
-    """A process that accepts so many connections; gives its number and port."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        pid = os.fork()
-        if pid == 0:
-            try:
-                for _ in range(times):
-                    c, _address = server.accept()
-                    exec(body)
-                    c.close()
-            finally:
-                os._exit(0)
-    try:
-        yield pid, port
-        os.waitpid(pid, 0)
-    except BaseException:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        raise
+    made.close()
 
 
 def test_a_process_that_lives_for_one_connection_has_its_name(watch):
@@ -222,7 +154,7 @@ def test_a_connection_that_was_open_before(watch):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         client = socket.create_connection(("127.0.0.1", port))
-        later = Watch()
+        later = TracefsWatch()
         try:
             client.close()
             mine = [one for one in later.rows(port) if one.row.remote_port == port]
@@ -247,7 +179,7 @@ def test_what_is_lost_is_a_gap(watch, monkeypatch):
     watch.source.close()
     monkeypatch.setattr(tracefs, "_LEAST_BYTES", 4096)
     monkeypatch.setattr(events, "_STATE_BYTES", 1)
-    small = Watch()
+    small = TracefsWatch()
     try:
         with serving(times=2000) as (_, port):
             for _ in range(2000):

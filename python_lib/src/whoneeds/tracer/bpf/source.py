@@ -30,7 +30,7 @@ _COUNTER = struct.Struct("=Q")
 _LOSSES = (
     (LOST_LIVES, "ends of connections that the ring had no room for"),
     (LOST_TASKS, "processes that the ring had no room for"),
-    (NOT_REMEMBERED, "begins of connections beyond what is remembered at once"),
+    (NOT_REMEMBERED, "changes of connections beyond what is remembered at once"),
 )
 
 
