@@ -4,7 +4,9 @@
 import random
 
 from tests.campaigns.fuzz_documents import fuzz_facts, fuzz_states
+from tests.campaigns.fuzz_lives import fuzz_lives
 from tests.campaigns.fuzz_parsers import fuzz_addresses, fuzz_proc_files, fuzz_sock_diag
+from tests.campaigns.fuzz_programs import fuzz_kernel_types, fuzz_rings, fuzz_told_tasks
 from tests.campaigns.fuzz_segments import fuzz_segments
 from tests.campaigns.result import Result
 
@@ -18,6 +20,10 @@ def run(result: Result) -> None:
         (fuzz_proc_files, 5.0),
         (fuzz_facts, 1.0),
         (fuzz_states, 1.0),
+        (fuzz_lives, 0.5),
+        (fuzz_kernel_types, 1.0),
+        (fuzz_rings, 2.0),
+        (fuzz_told_tasks, 2.0),
     )
     for number, (trial, share) in enumerate(trials):
         trial(result, max(int(result.count * share), 1), random.Random(result.seed + number))

@@ -44,8 +44,11 @@ def test_nothing_acknowledged_is_lost_to_power_cuts(tmp_path):
 
 
 def test_no_damaged_input_does_harm(tmp_path):
-    """Damaged segments, kernel answers, process files and documents are refused or read as what they say."""
+    """Damaged segments, answers and words of the kernel, and documents are refused or read as what they say."""
     found = run_campaign("fuzz", 600, tmp_path)
     assert found["violations"] == 0
     assert found["figures"]["damaged_segments"] > 500
     assert found["figures"]["listings_carried_through"] > 0
+    assert found["figures"]["forged_blocks"] > 100
+    assert found["figures"]["forged_records_taken"] > 10
+    assert found["figures"]["damaged_rings"] > 1000
