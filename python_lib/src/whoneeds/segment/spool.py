@@ -214,7 +214,7 @@ def open_spool(path: str, budget_bytes: int) -> Spool:
     try:
         lock = _open_lock(directory, path)
         try:
-            _take_lock(lock, path)
+            _take_lock(lock, directory, path)
             segments = open_private_directory(os.path.join(path, _SEGMENTS))
         except BaseException:
             os.close(lock)
@@ -227,7 +227,8 @@ def open_spool(path: str, budget_bytes: int) -> Spool:
 
 def _open_lock(directory: int, path: str) -> int:
     try:
-        return os.open(_LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=directory)
+        # not held open for writing, so that the disk can be made read-only meanwhile
+        return os.open(_LOCK, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=directory)
     except OSError as error:
         raise SettingsError(
             f"directory {path}",
@@ -237,7 +238,7 @@ def _open_lock(directory: int, path: str) -> int:
         ) from error
 
 
-def _take_lock(lock: int, path: str) -> None:
+def _take_lock(lock: int, directory: int, path: str) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -248,8 +249,11 @@ def _take_lock(lock: int, path: str) -> None:
             found=f"process {holder}" if holder.isdigit() else "a locked directory",
             remedy="stop that one (whoneeds trace stop --dir), or name another directory",
         ) from error
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, f"{os.getpid()}\n".encode("ascii"), 0)
+    writer = os.open(_LOCK, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        os.write(writer, f"{os.getpid()}\n".encode("ascii"))
+    finally:
+        os.close(writer)
 
 
 def spool_usage(path: str) -> Spooled:

@@ -81,7 +81,9 @@ class Sampler:
         wanted: Set[int] = set().union(*(sock_diag.inodes_of(batch.rows) for batch in batches))
         ownership = self._owners.update(list_pids(self.root), wanted)
         self._changed = ownership.changed
-        observation.denied = max(observation.denied, ownership.denied)
+        # the first process is always there: if it is not to be seen, /proc hides it, and who knows how many others
+        hidden = 0 if os.path.exists(f"{self.root}/1") else 1
+        observation.denied = max(observation.denied, ownership.denied, hidden)
         observation.add_sample(at, batches, ownership.holders, ownership.moved)
         for problem in problems:
             observation.add_gap(problem.source, problem.reason, problem.detail, at, at, problem.lost)

@@ -13,6 +13,11 @@ from whoneeds.tracer.processes import open_process, read_stat
 STATUS_SCHEMA = 1
 STATUS_FILE, SUPERVISOR_FILE = "status.json", "supervisor.json"
 _FILE_BYTES = 1 << 20
+#: Less room than this, and a segment does not fit.
+_LEAST_ROOM_BYTES = 64 << 10
+#: A daemon that has not written its state for so long, or for three periods, is held up.
+_SILENT_S = 10.0
+_WAITS = "{}, and it goes on by itself (what waits beyond 32 MiB is dropped and counted)"
 #: The end of year 9999: a state file that says more is damaged.
 _LATEST_NS = 253_402_300_799 * 10**9
 
@@ -45,8 +50,20 @@ def is_alive(document: Optional[Dict[str, Any]]) -> bool:
     """Whether the process that a state file names still runs."""
     if not document or not is_whole_number(document.get("pid")):
         return False
+    if own_identity().start_ticks == 0:  # without /proc nothing but the number can tell
+        return _exists(document["pid"])
     found = identity_of(document["pid"])
     return found is not None and found.start_ticks == document.get("start_ticks") and not _is_zombie(found.pid)
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return True
 
 
 def _is_zombie(pid: int) -> bool:
@@ -97,11 +114,12 @@ def report(path: str) -> Dict[str, Any]:
 
     document = read_document(path, STATUS_FILE)
     supervisor = read_document(path, SUPERVISOR_FILE)
+    runs = document is not None and document.get("state") == "running" and is_alive(document)
     if document is None:
         made: Dict[str, Any] = {"state": "stopped", "last_error": "no tracer ran here yet"}
     else:
         made = {name: value for name, value in document.items() if name != "schema"}
-        if made.get("state") == "running" and not is_alive(document):
+        if made.get("state") == "running" and not runs:
             made["state"] = "failed"
             made["last_error"] = made.get("last_error") or "it ended without saying why"
     made["supervised"] = is_alive(supervisor)
@@ -112,7 +130,51 @@ def report(path: str) -> Dict[str, Any]:
     made["dir"] = path
     if os.path.isdir(os.path.join(path, "segments")):
         made["segments"], made["bytes"], made["dropped"] = spool_usage(path)
+    made["problems"] = (_tell_disk(path) + _tell_daemon(path, document)) if document is not None and runs else []
     return {"schema": STATUS_SCHEMA, **made}
+
+
+def _tell_disk(path: str) -> List[str]:
+    """What is wrong with the disk. Asked for here, since a daemon that cannot write cannot say so."""
+    try:
+        disk = os.statvfs(path)
+    except OSError as error:
+        return [f"{path}: {error.strerror}: make it readable"]
+    if disk.f_flag & os.ST_RDONLY:
+        return [f"the disk of {path} is read-only; segments wait in memory: {_WAITS.format('mount it writable')}"]
+    if disk.f_bavail * disk.f_frsize < _LEAST_ROOM_BYTES:
+        return [f"the disk of {path} is full; segments wait in memory: {_WAITS.format('make room')}"]
+    return []
+
+
+def _tell_daemon(path: str, document: Dict[str, Any]) -> List[str]:
+    """What is wrong with a daemon that runs, by its own word or for want of one."""
+    import time
+
+    problems = []
+    period_s = document.get("period_s")
+    try:
+        silent_s = time.time() - os.stat(os.path.join(path, STATUS_FILE)).st_mtime
+    except OSError:
+        silent_s = 0.0
+    if isinstance(period_s, float) and silent_s > max(_SILENT_S, 3 * period_s):
+        problems.append(
+            f"it has said nothing for {silent_s:.0f} s: it is stopped, or its disk takes no files; what is said above "
+            "is as old"
+        )
+    if document.get("privileged") is False:
+        problems.append(
+            "it may not look into processes of other users, whose sockets have no owner: run it as root, or with the "
+            "capabilities SYS_PTRACE, DAC_READ_SEARCH and SYS_ADMIN"
+        )
+    if document.get("sources") == ["table"] and document.get("processes") == 0 and document.get("sockets"):
+        problems.append(
+            f"it finds no process behind any of {document['sockets']} sockets: if services run here, /proc does not "
+            "show them; mount /proc, without hidepid, and it goes on by itself"
+        )
+    if own_identity().start_ticks == 0:
+        problems.append("/proc cannot be read from here, so that only the number of its process is known: mount /proc")
+    return problems
 
 
 _LABELS = (
@@ -147,4 +209,4 @@ def render(document: Dict[str, Any]) -> List[str]:
         if isinstance(value, list):
             value = ", ".join(map(str, value))
         lines.append(f"{label:<20}{shown_text(str(value))}")
-    return lines
+    return lines + [f"{'problem':<20}{shown_text(text)}" for text in shown.get("problems", ())]
