@@ -83,14 +83,14 @@ def fuzz_rings(result: Result, count: int, rng: random.Random) -> None:
         for number in range(count):
             content = damage_bytes(whole[number % 2], whole, rng)[:_PAGE]
             begin = 8 * rng.randrange(2 * _PAGE // 8)
-            said = rng.choice((len(content), len(content), rng.randrange(2 * _PAGE), 2**63, -8))
+            end = (begin + rng.choice((len(content), len(content), rng.randrange(2 * _PAGE), 2**63, -8))) % 2**64
             os.pwrite(file, struct.pack("=Q", begin), 0)
-            os.pwrite(file, struct.pack("=Q", (begin + said) % 2**64), _PAGE)
+            os.pwrite(file, struct.pack("=Q", end), _PAGE)
             laid = content.ljust(_PAGE, b"\xee")
             laid = laid[_PAGE - begin % _PAGE :] + laid[: _PAGE - begin % _PAGE] if begin % _PAGE else laid
             os.pwrite(file, laid * 2, 2 * _PAGE)
             result.add("damaged_rings")
-            most = max(min(said, _PAGE), 0)
+            most = max(min(end - begin, _PAGE), 0)
             try:
                 found = ring.take() if number % 4 < 2 else [ring.take_alike(24, 1000)]
             except Exception as error:
