@@ -20,6 +20,7 @@ import ibis
 from whoneeds.analysis.macroscope import Thresholds, extract_dependencies
 from whoneeds.collector import ingest as collector_ingest
 from whoneeds.collector.attribution import attribute_flows
+from whoneeds.collector.exchanges import join_exchanges
 from whoneeds.collector.flows import build_flows
 from whoneeds.collector.ingest import IngestResult
 from whoneeds.collector.instances import find_instances, find_uses, sum_service_use
@@ -28,7 +29,15 @@ from whoneeds.collector.sockets import WAITING
 from whoneeds.facts.document import Document, build_document
 from whoneeds.model.conclusions import ApplicationInstance, Attribution, Dependency, ServiceUse
 from whoneeds.model.errors import StoreError
-from whoneeds.model.evidence import FlowRecord, Gap, ProcessRecord, SegmentHeader, SocketRecord
+from whoneeds.model.evidence import (
+    CaptureRecord,
+    ExchangeRecord,
+    FlowRecord,
+    Gap,
+    ProcessRecord,
+    SegmentHeader,
+    SocketRecord,
+)
 from whoneeds.model.schema import table_name
 from whoneeds.store.manifest import read_manifest
 from whoneeds.store.session import Store
@@ -74,9 +83,21 @@ def ingest(
     return collector_ingest.ingest(store, folders, host=host, progress=progress)
 
 
+def find_sockets(store: Store) -> Any:
+    """Sockets, and whom those of UDP spoke to, as an expression."""
+    made = join_exchanges(
+        store.table(SocketRecord),
+        store.table(ExchangeRecord),
+        store.table(CaptureRecord),
+        store.table(SegmentHeader),
+        store.keep,
+    )
+    return store.keep(made)
+
+
 def flows(store: Store) -> dict[str, int]:
-    """Socket, segment -> flow: both ends of a conversation become one row, and it is known which end began."""
-    made = build_flows(store.table(SocketRecord), store.table(SegmentHeader), keep=store.keep)
+    """Socket, exchange, capture, segment -> flow: both ends become one row, and it is known which end began."""
+    made = build_flows(find_sockets(store), store.table(SegmentHeader), keep=store.keep)
     return _write(store, {FlowRecord: made})
 
 
@@ -85,7 +106,7 @@ def attribute(store: Store) -> dict[str, int]:
     require(store, FlowRecord, "whoneeds attribute")
     made = attribute_flows(
         store.table(FlowRecord),
-        store.table(SocketRecord),
+        find_sockets(store),
         store.table(ProcessRecord),
         store.table(SegmentHeader),
         keep=store.keep,
@@ -179,7 +200,7 @@ def find_population(store: Store, location: str | None) -> tuple[Any, Any]:
     uses = find_uses(
         store.table(FlowRecord),
         store.table(Attribution),
-        store.table(SocketRecord),
+        find_sockets(store),
         store.table(ProcessRecord),
         location,
         store.keep,

@@ -4,7 +4,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from whoneeds.model.evidence import Gap, ProcessRecord, SegmentHeader, SocketRecord
+from whoneeds.model.evidence import CaptureRecord, ExchangeRecord, Gap, ProcessRecord, SegmentHeader, SocketRecord
 from whoneeds.model.identity import process_id, segment_id, socket_id
 
 BOOT = "0b0e7bb0-5a7d-4e5c-8f0a-3c1d2e4f5a6b"
@@ -48,7 +48,10 @@ class Host:
             "samples": max(1, int((last - first) / self.period_s)), "sources": ("table",), "privileged": True,
             "addresses": self.addresses, "location": self.location, "dropped_segments": 0,
         }  # fmt: skip
-        self.segments.append((SegmentHeader(**(values | changes)), {ProcessRecord: [], SocketRecord: [], Gap: []}))
+        tables: dict[type[Any], list[Any]] = {
+            record: [] for record in (ProcessRecord, SocketRecord, CaptureRecord, ExchangeRecord, Gap)
+        }
+        self.segments.append((SegmentHeader(**(values | changes)), tables))
         return self
 
     def process(self, name: str, pid: int, ticks: int = 100, uid: int | None = 0) -> str:
@@ -102,3 +105,31 @@ class Host:
                 )
             )  # fmt: skip
         return identity
+
+    def capture(
+        self, span: tuple[float, float] = (0, 60), *, lost: int = 0, words: str = "headers", netns: str | None = None
+    ) -> "Host":
+        """Tell that packets were taken in in the current segment."""
+        self.segments[-1][1][CaptureRecord].append(
+            CaptureRecord(self.name, netns or self.netns, words, at(span[0]), at(span[1]), lost + 1, 1, lost, 0)
+        )
+        return self
+
+    def exchange(
+        self,
+        local: tuple[str, int],
+        remote: tuple[str, int],
+        span: tuple[float, float] = (1, 2),
+        packets: tuple[int, int] = (1, 1),
+        *,
+        first: bool | None = None,
+        netns: str | None = None,
+    ) -> "Host":
+        """Tell of UDP packets in the current segment: sent and received, 100 bytes each."""
+        self.segments[-1][1][ExchangeRecord].append(
+            ExchangeRecord(
+                self.name, netns or self.netns, "udp", *local, *remote, *packets, 100 * packets[0], 100 * packets[1],
+                at(span[0]), at(span[1]), first,
+            )
+        )  # fmt: skip
+        return self

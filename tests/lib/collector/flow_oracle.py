@@ -289,6 +289,7 @@ def _make_flow(
         "first_ns": first, "last_ns": last, "duration_s": (best.last - best.first) / 1e9, "samples": best.samples,
         "orig_bytes": max((one for one in counts_out if one is not None), default=None),
         "resp_bytes": max((one for one in counts_back if one is not None), default=None),
+        "orig_packets": None, "resp_packets": None,
         "end": None if any(one.answered for one in seen) else "unanswered",
         "location": witness.location,
         "candidates": ambiguous,

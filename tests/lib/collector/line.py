@@ -12,10 +12,13 @@ from fleet import Host
 
 from whoneeds.collector.attribution import attribute_flows
 from whoneeds.collector.connections import join_connections
+from whoneeds.collector.exchanges import join_exchanges
 from whoneeds.collector.flows import FlowSettings, build_flows
 from whoneeds.collector.instances import find_instances, find_uses, sum_service_use
 from whoneeds.model.conclusions import ApplicationInstance, Attribution, Connection, ServiceUse
 from whoneeds.model.evidence import (
+    CaptureRecord,
+    ExchangeRecord,
     FlowRecord,
     Gap,
     ProcessRecord,
@@ -27,7 +30,10 @@ from whoneeds.model.evidence import (
 from whoneeds.model.schema import table_name
 from whoneeds.store.columns import arrow_schema, ibis_schema, to_arrow
 
-EVIDENCE = (SegmentHeader, ProcessRecord, SocketRecord, TranslationRecord, UnixConnectionRecord, Gap)
+EVIDENCE = (
+    SegmentHeader, ProcessRecord, SocketRecord, TranslationRecord, UnixConnectionRecord, CaptureRecord, ExchangeRecord,
+    Gap,
+)  # fmt: skip
 DERIVED = (FlowRecord, Attribution, ApplicationInstance, ServiceUse, Connection)
 SCHEMAS = {table_name(record): arrow_schema(record) for record in DERIVED}
 
@@ -45,10 +51,11 @@ def _statements(settings: FlowSettings, location: str | None) -> tuple[tuple[str
     def step(name: str, expression: ibis.Table) -> None:
         made.append((name, str(ibis.to_sql(expression, dialect="duckdb"))))
 
-    known = (SegmentHeader, ProcessRecord, SocketRecord, FlowRecord, Attribution)
+    known = (SegmentHeader, ProcessRecord, SocketRecord, CaptureRecord, ExchangeRecord, FlowRecord, Attribution)
     table = {record: ibis.table(ibis_schema(record), name=table_name(record)) for record in known}
     flows, named = table[FlowRecord], table[Attribution]
-    sockets, processes, segments = table[SocketRecord], table[ProcessRecord], table[SegmentHeader]
+    processes, segments = table[ProcessRecord], table[SegmentHeader]
+    sockets = keep(join_exchanges(table[SocketRecord], table[ExchangeRecord], table[CaptureRecord], segments, keep))
     step("flow", build_flows(sockets, segments, settings, keep))
     step("attribution", attribute_flows(flows, sockets, processes, segments, settings, keep))
     uses = find_uses(flows, named, sockets, processes, location, keep)

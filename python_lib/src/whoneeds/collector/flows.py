@@ -6,6 +6,7 @@ waiting:
 
 * ``listener``: the port at one end is listened on and the one at the other is not; or one end was seen only, and
   nobody on its host listens on its port, so it cannot have been called;
+* ``handshake``: of a UDP conversation the first packet was seen, after both had been silent, and who sent it began;
 * ``port``: nobody or both listen, and exactly one port is below 1024;
 * ``unknown``: neither; such a flow says that two ends spoke, and no dependency follows from it.
 """
@@ -57,7 +58,8 @@ def build_flows(
     Parameters
     ----------
     sockets, segments : ibis.Table
-        SocketRecord (with ``segment_id``) and SegmentHeader.
+        SocketRecord (with ``segment_id``), where packets were taken in as
+        `whoneeds.collector.exchanges.join_exchanges` gives it, and SegmentHeader.
     settings : FlowSettings
     keep : callable
         See `whoneeds.collector.sockets.Keep`.
@@ -163,8 +165,11 @@ def far_ends(ends: ibis.Table, homes: ibis.Table) -> ibis.Table:
 def _name_roles(joined: ibis.Table) -> ibis.Table:
     """Decide who began, and turn x and y into originator and responder."""
     alone = joined.y_life.isnull()
-    x_called = joined.x_listens & ~joined.y_listens
-    x_calls = ibis.ifelse(alone, ~joined.x_listens, joined.y_listens & ~joined.x_listens)
+    # a UDP socket that is not connected may wait or call
+    x_open, y_open = joined.x_unconnected.fill_null(False), joined.y_unconnected.fill_null(False)
+    x_waits, y_waits = joined.x_listens | x_open, joined.y_listens | y_open
+    x_called = x_waits & ~y_waits & ~(alone & x_open)
+    x_calls = ibis.ifelse(alone, ~x_waits, y_waits & ~x_waits)
     x_low, y_low = joined.x_local_port < WELL_KNOWN, joined.x_remote_port < WELL_KNOWN
     # both ends cannot be right if they say the same of themselves
     x_told, y_told = joined.x_initiated, ~joined.y_initiated
@@ -173,10 +178,24 @@ def _name_roles(joined: ibis.Table) -> ibis.Table:
         (joined.x_local_port == joined.x_remote_port) & (joined.x_local_addr > joined.x_remote_addr)
     )
     by_port = x_low != y_low
+    # as with what events tell: both ends cannot have been first
+    x_first, y_second = joined.x_spoke_first, ~joined.y_spoke_first
+    first = ibis.ifelse((x_first == y_second).fill_null(True), ibis.coalesce(x_first, y_second), ibis.null("boolean"))
     table = joined.mutate(
-        x_is_orig=ibis.cases((told.notnull(), told), (x_calls, True), (x_called, False), (by_port, y_low), else_=upper),
+        x_is_orig=ibis.cases(
+            (told.notnull(), told),
+            (x_calls, True),
+            (x_called, False),
+            (first.notnull(), first),
+            (by_port, y_low),
+            else_=upper,
+        ),
         direction=ibis.cases(
-            (told.notnull(), "event"), (x_calls | x_called, "listener"), (by_port, "port"), else_="unknown"
+            (told.notnull(), "event"),
+            (x_calls | x_called, "listener"),
+            (first.notnull(), "handshake"),
+            (by_port, "port"),
+            else_="unknown",
         ),
         answered=joined.x_answered | joined.y_answered.fill_null(False),
         finished=joined.x_finished | joined.y_finished.fill_null(False) | _either(joined.x_end, joined.y_end, "fin"),
@@ -195,6 +214,9 @@ def _name_roles(joined: ibis.Table) -> ibis.Table:
     orig_bytes, resp_bytes = pick(
         _larger(table.x_sent_bytes, table.y_received_bytes), _larger(table.x_received_bytes, table.y_sent_bytes)
     )
+    orig_packets, resp_packets = pick(
+        _larger(table.x_sent_packets, table.y_received_packets), _larger(table.x_received_packets, table.y_sent_packets)
+    )
     orig_location, resp_location = pick(table.x_location, table.y_location)
     orig_seen = ibis.ifelse(orig, True, table.y_life.notnull())
     x_spent, y_spent = table.x_last_ns - table.x_first_ns, table.y_last_ns - table.y_first_ns
@@ -202,7 +224,9 @@ def _name_roles(joined: ibis.Table) -> ibis.Table:
     y_more = (table.y_samples > table.x_samples) | ((table.y_samples == table.x_samples) & (y_spent > x_spent))
     # an end that only its tuple is left of was not seen while it spoke; one that events told of was seen whole
     y_seen = ibis.ifelse(table.x_open == table.y_open, y_more, table.y_open)
-    x_whole, y_whole = table.x_end.notnull(), table.y_end.notnull()
+    # nor does any packet escape a capture
+    x_whole = table.x_end.notnull() | table.x_sent_packets.notnull()
+    y_whole = table.y_end.notnull() | table.y_sent_packets.notnull()
     y_better = (ibis.ifelse(x_whole == y_whole, y_seen, y_whole) & table.y_life.notnull()).fill_null(False)
     ids = ibis.ifelse(
         table.y_life.isnull(), table.x_life, table.y_socket_id.fill_null("") + ibis.literal("+") + table.x_life
@@ -228,6 +252,8 @@ def _name_roles(joined: ibis.Table) -> ibis.Table:
         ),
         "orig_bytes": orig_bytes,
         "resp_bytes": resp_bytes,
+        "orig_packets": orig_packets,
+        "resp_packets": resp_packets,
         "end": ibis.cases(
             *((_either(table.x_end, table.y_end, word), ibis.literal(word)) for word in ("rst", "rejected")),
             (~table.answered, ibis.literal("unanswered")),

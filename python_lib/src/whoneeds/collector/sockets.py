@@ -24,13 +24,30 @@ _TUPLE = ["protocol", "local_addr", "local_port", "remote_addr", "remote_port"]
 _KEY = ["socket_id", "host", "netns", *_TUPLE]
 
 
+#: What packets add to a socket's row (see `whoneeds.collector.exchanges`): packets both ways, when the first and the
+#: last one passed, whether the local end sent the first, and whether the socket was not connected.
+ADDED = {
+    "sent_packets": "int64",
+    "received_packets": "int64",
+    "spoke_first_ns": "int64",
+    "spoke_last_ns": "int64",
+    "spoke_first": "boolean",
+    "unconnected": "boolean",
+}
+
+
+def without_packets(sockets: ibis.Table) -> ibis.Table:
+    """Socket rows with the columns of `ADDED`, all unknown."""
+    return sockets.mutate(**{name: ibis.null(kind) for name, kind in ADDED.items()})
+
+
 def merge_sockets(sockets: ibis.Table, segments: ibis.Table) -> ibis.Table:
     """Lives of sockets.
 
     Parameters
     ----------
     sockets : ibis.Table
-        SocketRecord, with ``segment_id``.
+        SocketRecord, with ``segment_id``, as it is or as `whoneeds.collector.exchanges.join_exchanges` gives it.
     segments : ibis.Table
         SegmentHeader.
 
@@ -40,8 +57,12 @@ def merge_sockets(sockets: ibis.Table, segments: ibis.Table) -> ibis.Table:
         socket_id, host, netns, protocol, local_addr, local_port, remote_addr, remote_port, ``life`` (unique text),
         first_ns, last_ns, samples, ``period_s`` and ``location`` (of its segments: longest, latest known),
         sent_bytes, received_bytes, ``answered``, ``finished``, ``waiting``, ``open`` (bool: ever seen while it was
-        more than a tuple), ``initiated`` and ``end`` (as events told; null where they did not).
+        more than a tuple), ``initiated`` and ``end`` (as events told; null where they did not), and of `ADDED`
+        sent_packets, received_packets, spoke_first and unconnected (null where no packets were seen); where there were
+        some, first_ns and last_ns are those of the packets.
     """
+    if "sent_packets" not in sockets.columns:
+        sockets = without_packets(sockets)
     headers = segments.select("segment_id", "period_s", "location", "opened_ns")
     # the kernel counts the peer's data only when there is a peer that answers
     heard = (
@@ -55,6 +76,8 @@ def merge_sockets(sockets: ibis.Table, segments: ibis.Table) -> ibis.Table:
         begun_here=sockets.initiated.cast("int64"),
         waiting=(sockets.state.isin(WAITING)).cast("int64"),
         open=(sockets.source != "tuple_only").cast("int64"),
+        spoke_first=sockets.spoke_first.cast("int64"),
+        unconnected=sockets.unconnected.cast("int64"),
     ).join(headers, "segment_id")
     by_segment = rows.group_by([*_KEY, "segment_id"]).aggregate(
         first_ns=rows.first_ns.min(),
@@ -72,6 +95,7 @@ def merge_sockets(sockets: ibis.Table, segments: ibis.Table) -> ibis.Table:
         open=rows["open"].max(),
         begun_here=rows.begun_here.max(),
         end=rows.end.max(),
+        **{name: rows[name].max() for name in ADDED},
     )
     # one row for each holder: at the same time, or one after the other, and then no more than there was time for
     room = ((by_segment.last_ns - by_segment.first_ns) / (by_segment.period_s * 1e9)).round().cast("int64") + 1
@@ -91,7 +115,17 @@ def merge_sockets(sockets: ibis.Table, segments: ibis.Table) -> ibis.Table:
         open=by_segment["open"].max() > 0,
         initiated=by_segment.begun_here.max() > 0,
         end=by_segment.end.max(),
+        sent_packets=by_segment.sent_packets.max(),
+        received_packets=by_segment.received_packets.max(),
+        spoke_first_ns=by_segment.spoke_first_ns.min(),
+        spoke_last_ns=by_segment.spoke_last_ns.max(),
+        spoke_first=by_segment.spoke_first.max() > 0,
+        unconnected=by_segment.unconnected.max() > 0,
     )
+    lives = lives.mutate(
+        first_ns=ibis.coalesce(lives.spoke_first_ns, lives.first_ns),
+        last_ns=ibis.coalesce(lives.spoke_last_ns, lives.last_ns),
+    ).drop("spoke_first_ns", "spoke_last_ns")
     return lives.mutate(life=lives.socket_id + ibis.literal(" ") + _words(lives))
 
 

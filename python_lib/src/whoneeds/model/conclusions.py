@@ -53,6 +53,8 @@ class Connection:
     last_ns: int = documented("Last seen.", unit="ns")
     orig_bytes: Optional[int] = documented("Bytes from originator to responder.", unit="bytes")
     resp_bytes: Optional[int] = documented("Bytes from responder to originator.", unit="bytes")
+    orig_packets: Optional[int] = documented("UDP packets from originator to responder; absent if none were taken in.")
+    resp_packets: Optional[int] = documented("UDP packets from responder to originator; absent if none were taken in.")
     end: Optional[str] = documented("How it ended; absent if only samples are known.", choices=ENDS)
     rule: str = documented("How each end is known: originator's rule, slash, responder's rule.", max_length=32)
     direction: str = documented("How it is known which end began.", choices=DIRECTIONS)

@@ -311,6 +311,13 @@ class FlowRecord:
     resp_bytes: Optional[int] = documented(
         "Bytes from responder to originator; absent if no observer counted.", unit="bytes"
     )
+    orig_packets: Optional[int] = documented(
+        "UDP packets from originator to responder; absent if no observer took packets in. Of UDP that says that only a "
+        "connected socket is known, and not whether anything was sent."
+    )
+    resp_packets: Optional[int] = documented(
+        "UDP packets from responder to originator; absent if no observer took packets in."
+    )
     end: Optional[str] = documented(
         "How it ended, where that was seen. 'rejected': somebody answered no within a second, or the caller gave up; "
         "'unanswered': nobody answered.",
