@@ -146,7 +146,7 @@ def test_rows_of_af_unix_and_of_unknown_protocols_become_no_sockets():
     """A listing may hold other sockets for the sake of their holders; they are not among those of the network."""
     row = LISTED.pack(bytes(48), 1, 1, 0, 0, 5, 77, 0, 0, 10, 20)
     strange = LISTED.pack(bytes(48), 2, 1, 132, 0, 5, 78, 0, 0, 10, 20)
-    assert list(make_batches(row + strange, [row])) == []
+    assert list(make_batches([row + strange], [row])) == []
 
 
 def test_a_listing_is_taken_apart_by_namespace_and_protocol():
@@ -157,7 +157,7 @@ def test_a_listing_is_taken_apart_by_namespace_and_protocol():
         for netns in (5, 6)
         for protocol in (6, 17)
     ]
-    batches = list(make_batches(b"".join(rows), rows[:1]))
+    batches = list(make_batches([b"".join(rows)], rows[:1]))
     assert [(batch.netns, batch.protocol, len(batch.rows), len(batch.gone)) for batch in batches] == [
         ("5", "tcp", 1, 0), ("5", "udp", 1, 0), ("6", "tcp", 1, 0), ("6", "udp", 1, 0), ("5", "tcp", 0, 1),
     ]  # fmt: skip

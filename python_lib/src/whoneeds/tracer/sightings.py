@@ -224,8 +224,8 @@ class Sightings:
                 held = holders.get(inode, NOBODY)
                 if held is not socket.holders and held != socket.holders:
                     span = self._hand_over(socket, held, now_ns)
-        elif socket.inode:
-            self._by_inode.pop(socket.inode, None)
+        if not inode and self._by_inode.get(socket.inode) is socket:
+            del self._by_inode[socket.inode]  # nobody holds it any more; the number may become another one's
         if socket.counted:  # of a closed one it counts when it was last open
             span.last_ns = now_ns
             span.samples += 1

@@ -9,7 +9,7 @@ import os
 import struct
 from itertools import groupby
 from operator import itemgetter
-from typing import AbstractSet, Any, Dict, FrozenSet, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import AbstractSet, Any, Dict, FrozenSet, Iterable, Iterator, List, Mapping, Sequence, Set, Tuple
 
 from whoneeds.model.errors import HostError
 from whoneeds.tracer.bpf.listing_program import LISTED
@@ -31,9 +31,10 @@ _INODE = struct.Struct("=60xQ32x")
 _IDENTITY, _WHERE = 0, itemgetter(5, 3)
 _NOT_COUNTED = (1 << 64) - 1
 _PIECE_BYTES = 1 << 20
-_PART_BYTES = 1000 * LISTED.size
 _KEY_BYTES = 48
 _NO_ROWS: FrozenSet[bytes] = frozenset()
+#: A part of a listing: its hash, and its rows.
+_Part = Tuple[int, FrozenSet[bytes]]
 
 
 class ListingSampler:
@@ -53,8 +54,7 @@ class ListingSampler:
         self.doors: Dict[int, List[str]] = {}
         #: Whether the last listing held sockets of other network namespaces.
         self.others = False
-        self._hash: Optional[int] = None
-        self._rows: Set[bytes] = set()
+        self._parts: List[_Part] = []
         self._holders: Dict[int, Holders] = {}
         #: Most processes hold many sockets alone: one tuple for all of these.
         self._alone: Dict[Tuple[int, int], Holders] = {}
@@ -72,53 +72,73 @@ class ListingSampler:
         ------
         HostError
         """
-        listed = self._list(observation)
         first = observation.samples == 0
-        begun, ended = self._compare(listed)
+        begun, ended = self._list(observation)
         moved = self._update_holders(begun, ended)
         if first:
-            batches = make_batches(listed, ())
-            self.others = any(netns != self.own_namespace for _identity, _protocol, netns in _PLACE.iter_unpack(listed))
+            parts: Iterable[bytes] = (b"".join(rows) for _number, rows in self._parts)
+            batches = make_batches(parts, ())
             self._holding = len({holder for holders in self._holders.values() for holder in holders})
         else:
-            batches = make_batches(b"".join(begun), self._find_gone(begun, ended))
-        del listed
+            batches = make_batches([b"".join(begun)], self._find_gone(begun, ended))
         observation.sources.add("table")
         # a segment that has just been opened knows nothing yet: all that is listed is a change to it
-        observation.add_sample(at, batches, self._holders, moved, partial=True)
+        observation.add_sample(at, self._noting_others(batches), self._holders, moved, partial=True)
         self._events.name_holders(observation)
-        return Tally(len(self._rows), self._holding, 0)
+        return Tally(sum(len(rows) for _number, rows in self._parts), self._holding, 0)
 
-    def _compare(self, listed: bytes) -> Tuple[AbstractSet[bytes], AbstractSet[bytes]]:
-        """Rows that were not in the last listing, and those that were in it alone."""
-        number = hash(listed)
-        if number == self._hash:
-            return _NO_ROWS, _NO_ROWS
-        rows = set(map(itemgetter(0), _ROW.iter_unpack(listed)))
-        begun, ended = rows - self._rows, self._rows - rows
-        self._hash, self._rows = number, rows
-        return begun, ended
+    def _noting_others(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        own = str(self.own_namespace)
+        for batch in batches:
+            self.others = self.others or batch.netns != own
+            yield batch
 
-    def _list(self, observation: Observation) -> bytes:
-        """All rows; what is told of processes meanwhile is taken in, so that its ring does not run full."""
-        pieces: List[bytes] = []
+    def _list(self, observation: Observation) -> Tuple[AbstractSet[bytes], AbstractSet[bytes]]:
+        """Make a listing: rows that were not in the last one, and those that were in that alone.
+
+        It comes in parts. One that is as it was at its place is not looked into. What is told of processes meanwhile
+        is taken in, so that its ring does not run full.
+        """
+        parts: List[_Part] = []
+        begun: Set[bytes] = set()
+        ended: Set[bytes] = set()
+        standing: List[_Part] = []
+        for piece in self._read_parts(observation):
+            number = hash(piece)
+            before = self._parts[len(parts)] if len(parts) < len(self._parts) else None
+            if before is not None and before[0] == number:
+                parts.append(before)
+                standing.append(before)
+                continue
+            rows = frozenset(map(itemgetter(0), _ROW.iter_unpack(piece)))
+            parts.append((number, rows))
+            begun |= rows
+            ended |= _NO_ROWS if before is None else before[1]
+        for _number, rows in self._parts[len(parts) :]:
+            ended |= rows
+        self._parts = parts
+        both = begun & ended
+        begun -= both
+        ended -= both
+        # a process may have one socket open twice: then there are two equal rows
+        return begun, {row for row in ended if not any(row in rows for _number, rows in standing)}
+
+    def _read_parts(self, observation: Observation) -> Iterator[bytes]:
         descriptor = begin_iteration(self._events.listing)
         try:
             while True:
                 piece = os.read(descriptor, _PIECE_BYTES)
                 if not piece:
-                    break
-                pieces.append(piece)
+                    return
+                if len(piece) % LISTED.size:
+                    found = f"{len(piece)} bytes"
+                    raise HostError("the kernel's listing of sockets", expected=f"rows of {LISTED.size}", found=found)
+                yield piece
                 self._events.take_told(observation)
         except OSError as error:
             raise HostError("the kernel's listing of sockets", found=str(error.strerror)) from error
         finally:
             os.close(descriptor)
-        listed = b"".join(pieces)
-        if len(listed) % LISTED.size:
-            found = f"{len(listed)} bytes"
-            raise HostError("the kernel's listing of sockets", expected=f"rows of {LISTED.size} bytes", found=found)
-        return listed
 
     def _update_holders(self, begun: AbstractSet[bytes], ended: AbstractSet[bytes]) -> Set[int]:
         """Take in who holds which socket now; the inodes of which that may have changed."""
@@ -160,18 +180,18 @@ class ListingSampler:
         self._alone = {key: holders for key, holders in self._alone.items() if holders in held}
 
 
-def make_batches(listed: bytes, gone: Sequence[bytes]) -> Iterator[Batch]:
+def make_batches(parts: Iterable[bytes], gone: Sequence[bytes]) -> Iterator[Batch]:
     """The sockets of a listing, in runs of one namespace and protocol; those of AF_UNIX are left out.
 
     Parameters
     ----------
-    listed : bytes
-        Rows.
+    parts : iterable of bytes
+        Rows, by the thousand.
     gone : sequence of bytes
         Rows of sockets that are not listed any more.
     """
-    for begin in range(0, len(listed), _PART_BYTES):  # as rows by the thousand only, not all at once
-        for where, rows in groupby(_SOCKET.iter_unpack(listed[begin : begin + _PART_BYTES]), _WHERE):
+    for listed in parts:
+        for where, rows in groupby(_SOCKET.iter_unpack(listed), _WHERE):
             yield from _batch(where, list(rows), ())
     missing: Dict[Tuple[int, int], List[bytes]] = {}
     for row in gone:
