@@ -37,6 +37,7 @@ from whoneeds.model.evidence import (
     ProcessRecord,
     SegmentHeader,
     SocketRecord,
+    TranslationRecord,
 )
 from whoneeds.model.schema import table_name
 from whoneeds.store.manifest import read_manifest
@@ -96,8 +97,13 @@ def find_sockets(store: Store) -> Any:
 
 
 def flows(store: Store) -> dict[str, int]:
-    """Socket, exchange, capture, segment -> flow: both ends become one row, and it is known which end began."""
-    made = build_flows(find_sockets(store), store.table(SegmentHeader), keep=store.keep)
+    """Socket, exchange, capture, segment, translation -> flow: both ends become one row; it is known who began."""
+    made = build_flows(
+        find_sockets(store),
+        store.table(SegmentHeader),
+        keep=store.keep,
+        translations=store.table(TranslationRecord),
+    )
     return _write(store, {FlowRecord: made})
 
 

@@ -96,7 +96,7 @@ def dependencies(
                 shares = figures(same, everyone, thresholds)
                 del shares["users_share"]
                 names = {
-                    name if len(known) == 1 else None
+                    use.resp_app if use.resp_app and use.resp_addr == "127.0.0.1" else name if len(known) == 1 else None
                     for use in group
                     for known in [providers[(use.protocol, use.port, use.resp_addr, use.resp_host)]]
                     for name in (known or {None})

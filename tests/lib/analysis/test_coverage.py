@@ -78,7 +78,7 @@ def test_unknown_ends(ask):
     flows = [
         FLOW,
         replace(FLOW, flow_id="f2", resp_host=None, candidates=2),
-        replace(FLOW, flow_id="f3", direction="unknown"),
+        replace(FLOW, flow_id="f3", direction="unknown", translated="unresolved"),
     ]
     ends = [
         Attribution("f1", "orig", "web1", None, None, "none", 0),
@@ -91,6 +91,7 @@ def test_unknown_ends(ask):
     (row,) = ask(count_unknown_ends, FlowRecord=flows, Attribution=ends, SocketRecord=[], SegmentHeader=[])
     assert row == {
         "flows": 3, "undirected": 1, "unpaired": 1, "untraced_addresses": 1, "unnamed_here": 2, "ended_before": 0,
+        "astray": 1,
     }  # fmt: skip
     (nothing,) = ask(count_unknown_ends, FlowRecord=[], Attribution=[], SocketRecord=[], SegmentHeader=[])
     assert set(nothing.values()) == {0}

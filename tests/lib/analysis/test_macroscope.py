@@ -134,6 +134,15 @@ def test_same_pid_on_the_same_address_of_two_hosts_is_two_instances(extract):
     assert sorted(row["resp_host"] for row in rows if row["level"] == 2) == ["a", "b"]
 
 
+def test_providers_on_loopback_are_those_of_their_own_namespace(extract):
+    """The same port on the loopback address of two namespaces of one host names each user's own provider."""
+    same = {"resp_addr": "127.0.0.1", "resp_host": "h", "port": 7000}
+    uses = [use(app=app, pid=pid, resp_app=app, **same) for pid, app in enumerate(("alpha", "beta"), 1)]
+    uses.append(use(app="gamma", pid=3, resp_app=None, **same))
+    rows = [row for row in extract(uses, instances_of(uses)) if row["level"] == 4]
+    assert {(row["app"], row["resp_app"]) for row in rows} == {("alpha", "alpha"), ("beta", "beta"), ("gamma", None)}
+
+
 def test_providers_that_disagree_are_not_named(extract):
     """A service instance that two observers name differently has no name, and a service has one only if all have it."""
     uses = [

@@ -4,7 +4,15 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from whoneeds.model.evidence import CaptureRecord, ExchangeRecord, Gap, ProcessRecord, SegmentHeader, SocketRecord
+from whoneeds.model.evidence import (
+    CaptureRecord,
+    ExchangeRecord,
+    Gap,
+    ProcessRecord,
+    SegmentHeader,
+    SocketRecord,
+    TranslationRecord,
+)
 from whoneeds.model.identity import process_id, segment_id, socket_id
 
 BOOT = "0b0e7bb0-5a7d-4e5c-8f0a-3c1d2e4f5a6b"
@@ -65,6 +73,24 @@ class Host:
             )
         )  # fmt: skip
         return identity
+
+    def translation(
+        self,
+        seen: tuple[tuple[str, int], tuple[str, int]],
+        after: tuple[tuple[str, int], tuple[str, int]],
+        span: tuple[float, float] = (0, 60),
+        *,
+        protocol: str = "tcp",
+        netns: str | None = None,
+    ) -> "Host":
+        """Tell that the host translated: who called whom as it came, and as it went on."""
+        self.segments[-1][1].setdefault(TranslationRecord, []).append(
+            TranslationRecord(
+                self.name, netns or self.netns, protocol, *seen[0], *seen[1], *after[0], *after[1], at(span[0]),
+                at(span[1]), "table",
+            )
+        )  # fmt: skip
+        return self
 
     def socket(
         self,

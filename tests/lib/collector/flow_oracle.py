@@ -236,20 +236,29 @@ def expected_flows(hosts: list[Host], offset_ns: int = 2 * SECOND) -> list[Flow]
         other = b if mutual else None
         done += [a] if other is None else [a, other]
         ambiguous = 0 if other else len(_candidates(a, talking, offset_ns))
-        flows.append(_make_flow(a, other, ambiguous, lives, claims, offset_ns))
+        flows.append(_make_flow(a, other, ambiguous, lives, claims, hosts, offset_ns))
     return flows
 
 
 def _make_flow(
-    a: Life, b: Life | None, ambiguous: int, lives: list[Life], claims: list[tuple[str, str, int, int]], offset: int
+    a: Life,
+    b: Life | None,
+    ambiguous: int,
+    lives: list[Life],
+    claims: list[tuple[str, str, int, int]],
+    hosts: list[Host],
+    offset: int,
 ) -> Flow:
     far_host: str | None
+    misled = False
     if b is not None:
         far_host = b.host
     elif a.loopback:
         far_host = a.host
     else:
         far_host = _owner(str(a.remote[0]), a, claims, offset)
+        misled = not ambiguous and _is_misled(a, far_host, hosts, offset)
+        far_host = None if misled else far_host
     far_end = (str(a.remote[0]), int(a.remote[1] or 0))
     a_listens = bool(_listeners(a.host, {a.netns}, a.local, a.socket_id, a, lives, offset))
     b_listens = False
@@ -292,7 +301,8 @@ def _make_flow(
         "orig_packets": None, "resp_packets": None,
         "end": None if any(one.answered for one in seen) else "unanswered",
         "location": witness.location,
-        "candidates": ambiguous,
+        "candidates": ambiguous, "translated": "unresolved" if misled else None,
+        "called_addr": None, "called_port": None, "caller_addr": None, "caller_port": None,
     }  # fmt: skip
     ends = {one.end for one in seen}
     if "rst" in ends or "rejected" in ends:
@@ -301,6 +311,18 @@ def _make_flow(
         values["end"] = "fin"
     period = 0.0 if best.end is not None else best.period
     return Flow(a.protocol, first, last, period, direction, values, orig, resp)
+
+
+def _is_misled(a: Life, owner: str | None, hosts: list[Host], offset: int) -> bool:
+    """Whether the owner of the far address was sampled while `a` was surely open, and nothing was there."""
+    whole = any(row.state == "established" or row.end in ("fin", "rst") for _, row in a.rows)
+    if a.protocol != "tcp" or not whole or not a.seen_open:
+        return False
+    for header in (header for host in hosts if host.name == owner for header, _ in host.segments):
+        begin, end = max(a.first + offset, header.opened_ns), min(a.last - offset, header.closed_ns)
+        if header.samples and end - begin > int(header.period_s * SECOND):
+            return True
+    return False
 
 
 def expected_attribution(flow: Flow, side: str, hosts: list[Host], offset_ns: int = 2 * SECOND) -> dict[str, Any]:

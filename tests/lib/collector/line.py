@@ -51,12 +51,15 @@ def _statements(settings: FlowSettings, location: str | None) -> tuple[tuple[str
     def step(name: str, expression: ibis.Table) -> None:
         made.append((name, str(ibis.to_sql(expression, dialect="duckdb"))))
 
-    known = (SegmentHeader, ProcessRecord, SocketRecord, CaptureRecord, ExchangeRecord, FlowRecord, Attribution)
+    known = (
+        SegmentHeader, ProcessRecord, SocketRecord, TranslationRecord, CaptureRecord, ExchangeRecord, FlowRecord,
+        Attribution,
+    )  # fmt: skip
     table = {record: ibis.table(ibis_schema(record), name=table_name(record)) for record in known}
     flows, named = table[FlowRecord], table[Attribution]
     processes, segments = table[ProcessRecord], table[SegmentHeader]
     sockets = keep(join_exchanges(table[SocketRecord], table[ExchangeRecord], table[CaptureRecord], segments, keep))
-    step("flow", build_flows(sockets, segments, settings, keep))
+    step("flow", build_flows(sockets, segments, settings, keep, table[TranslationRecord]))
     step("attribution", attribute_flows(flows, sockets, processes, segments, settings, keep))
     uses = find_uses(flows, named, sockets, processes, location, keep)
     step("application_instance", find_instances(uses))

@@ -192,7 +192,15 @@ HOST = {
     "host": "web1", "segments": 1, "samples": 12, "period_s": 5.0, "unprivileged": 0, "dropped_segments": 0,
     "first_ns": 1_704_067_200_000_000_000, "last_ns": 1_704_067_260_000_000_000,
 }  # fmt: skip
-ALL_KNOWN = {"flows": 9, "unnamed_here": 0, "ended_before": 0, "undirected": 0, "unpaired": 0, "untraced_addresses": 0}
+ALL_KNOWN = {
+    "flows": 9,
+    "unnamed_here": 0,
+    "ended_before": 0,
+    "undirected": 0,
+    "unpaired": 0,
+    "astray": 0,
+    "untraced_addresses": 0,
+}
 
 
 def test_statement_of_a_whole_observation():
@@ -208,13 +216,22 @@ def test_statement_of_blind_spots():
         {"host": host, "source": "owners", "reason": "permission", "detail": "a\x1bb", "times": 2, "lost": lost}
         for host, lost in (("web1", 4), ("db1", None))
     ]
-    ends = {"flows": 9, "unnamed_here": 2, "ended_before": 4, "undirected": 1, "unpaired": 3, "untraced_addresses": 5}
+    ends = {
+        "flows": 9,
+        "unnamed_here": 2,
+        "ended_before": 4,
+        "undirected": 1,
+        "unpaired": 3,
+        "astray": 6,
+        "untraced_addresses": 5,
+    }
     said = state_blind_spots(hosts, gaps, ends, ["ghost1"])
     text = "\n".join(said)
-    assert len(said) == 9
+    assert len(said) == 10
     parts = (
         "ghost1", "Without root on web1", "3 segments on db1", "on db1, web1: a\\x1bb", "4 lost", "4 times",
         "2 of 9 connections", "1 connection it", "3 connections is one of several", "5 called addresses",
+        "6 connections went on",
         "4 connections had ended when tracing began",
     )  # fmt: skip
     for part in parts:

@@ -93,8 +93,8 @@ def count_unknown_ends(
     ibis.Table
         One row: flows, unnamed_here (flows of which an end on a traced host has no application), ended_before (further
         such flows that had ended when tracing began), undirected (flows of which nobody knows who began), unpaired
-        (flows whose other end is one of several sockets, and nobody knows which), untraced_addresses (called
-        addresses of no traced host).
+        (flows whose other end is one of several sockets, and nobody knows which), astray (flows that were translated
+        on the way, and nobody knows where they went), untraced_addresses (called addresses of no traced host).
     """
     traced = attribution.filter(attribution.host.notnull() & attribution.app.isnull()).select("flow_id").distinct()
     old = find_ended_before(socket, segment)
@@ -111,6 +111,7 @@ def count_unknown_ends(
         flows=flow.count(),
         undirected=(flow.direction == "unknown").sum().fill_null(0).cast("int64"),
         unpaired=(flow.candidates > 0).sum().fill_null(0).cast("int64"),
+        astray=(flow.translated == "unresolved").sum().fill_null(0).cast("int64"),
         untraced_addresses=away.nunique(),
     )
     return flows.cross_join(unnamed)

@@ -167,6 +167,7 @@ def _join(left: ibis.Table, right: ibis.Table, key: tuple[str, ...]) -> ibis.Tab
 def _name_providers(service_use: ibis.Table) -> ibis.Table:
     """Give every use of a service instance the name of the application there, if all who know it agree.
 
+    A loopback address is another place in every network namespace, so there what the user itself knows goes first.
     The host of an instance that is not traced becomes the empty word, since no engine joins on unknowns.
     """
     uses = service_use.mutate(resp_host=service_use.resp_host.fill_null(""))
@@ -174,7 +175,10 @@ def _name_providers(service_use: ibis.Table) -> ibis.Table:
     named = uses.group_by(*place).agg(
         provider=ibis.ifelse(uses.resp_app.nunique() == 1, uses.resp_app.min(), ibis.null("string"))
     )
-    return _join(uses.drop("resp_app"), named, place)
+    joined = _join(uses, named, place)
+    loopback = joined.resp_addr.startswith("127.") | (joined.resp_addr == "::1")
+    own = ibis.ifelse(loopback, joined.resp_app, ibis.null("string"))
+    return joined.mutate(provider=ibis.coalesce(own, joined.provider)).drop("resp_app")
 
 
 def _measure(uses: ibis.Table, key: tuple[str, ...], population: ibis.Table, thresholds: Thresholds) -> ibis.Table:

@@ -73,17 +73,22 @@ def attribute_flows(
 
 
 def _sides(flows: ibis.Table) -> ibis.Table:
-    """Both ends of each flow as rows."""
-    time = {"first_ns": flows.first_ns, "last_ns": flows.last_ns, "period_s": flows.period_s}
+    """Both ends of each flow as rows; a peer is what the end's own socket saw."""
+    time = {
+        "first_ns": flows.first_ns, "last_ns": flows.last_ns, "period_s": flows.period_s,
+        "translated": flows.translated.notnull(),
+    }  # fmt: skip
     orig = flows.select(
         "flow_id", "protocol", "direction", "end", side=ibis.literal("orig"), host=flows.orig_host,
         socket_id=flows.orig_socket_id, other_socket_id=flows.resp_socket_id, addr=flows.orig_addr,
-        port=flows.orig_port, peer_addr=flows.resp_addr, peer_port=flows.resp_port, **time,
+        port=flows.orig_port, peer_addr=flows.called_addr.coalesce(flows.resp_addr),
+        peer_port=flows.called_port.coalesce(flows.resp_port), **time,
     )  # fmt: skip
     resp = flows.select(
         "flow_id", "protocol", "direction", "end", side=ibis.literal("resp"), host=flows.resp_host,
         socket_id=flows.resp_socket_id, other_socket_id=flows.orig_socket_id, addr=flows.resp_addr,
-        port=flows.resp_port, peer_addr=flows.orig_addr, peer_port=flows.orig_port, **time,
+        port=flows.resp_port, peer_addr=flows.caller_addr.coalesce(flows.orig_addr),
+        peer_port=flows.caller_port.coalesce(flows.orig_port), **time,
     )  # fmt: skip
     return orig.union(resp)
 
@@ -122,7 +127,7 @@ def _by_listener(
     other = spaces.rename(other_id="socket_id", other_netns="netns").view()
     called = called.left_join(seen, called.socket_id == seen.seen_id)
     called = called.left_join(other, called.other_socket_id == other.other_id)
-    stays = is_loopback(called.addr) | is_loopback(called.peer_addr)
+    stays = is_loopback(called.addr) | (is_loopback(called.peer_addr) & ~called.translated)
     called = called.select(
         "host", "protocol", "addr", "port", "first_ns", "last_ns", "period_s", "seen_netns",
         end=called.flow_id, own_socket_id=called.socket_id, home_netns=_only_if(stays, called.other_netns),

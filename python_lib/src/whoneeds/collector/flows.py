@@ -20,6 +20,7 @@ from whoneeds.collector.addresses import find_claims, find_owners, home_namespac
 from whoneeds.collector.listeners import match_listeners
 from whoneeds.collector.pairing import choose_pairs, find_ambiguous, find_candidates
 from whoneeds.collector.sockets import Keep, connected_lives, is_loopback, keep_nothing, merge_sockets
+from whoneeds.collector.translation import find_misled, resolve_far_ends, resolve_nothing
 from whoneeds.model.evidence import FlowRecord
 from whoneeds.model.schema import columns
 
@@ -52,6 +53,7 @@ def build_flows(
     segments: ibis.Table,
     settings: FlowSettings = FlowSettings(),
     keep: Keep = keep_nothing,
+    translations: ibis.Table | None = None,
 ) -> ibis.Table:
     """Flows, seen from one end or from both.
 
@@ -63,6 +65,8 @@ def build_flows(
     settings : FlowSettings
     keep : callable
         See `whoneeds.collector.sockets.Keep`.
+    translations : ibis.Table, optional
+        TranslationRecord; without them none is known.
 
     Returns
     -------
@@ -72,10 +76,14 @@ def build_flows(
     lives = keep(merge_sockets(sockets, segments))
     ends = connected_lives(lives)
     claims = keep(find_claims(segments))
+    if translations is None:
+        ends = resolve_nothing(ends)
+    else:
+        ends = keep(resolve_far_ends(ends, translations, claims, settings.clock_offset_ns, keep))
     candidates = keep(find_candidates(ends, settings.clock_offset_ns))
     pairs = keep(choose_pairs(candidates))
     joined = keep(_join_ends(ends, pairs, find_ambiguous(candidates, pairs)))
-    joined = keep(_know_remote_host(joined, claims, settings))
+    joined = keep(_know_remote_host(joined, claims, segments, settings))
     return _name_roles(keep(_know_listening(joined, lives, claims, settings)))
 
 
@@ -88,19 +96,40 @@ def _join_ends(ends: ibis.Table, pairs: ibis.Table, ambiguous: ibis.Table) -> ib
     both = both.filter(both.y_life.isnull() | (both.x_life < both.y_life))
     both = both.left_join(y, "y_life").drop("y_life_right")
     known = both.left_join(ambiguous, both.x_life == ambiguous.life).drop("life")
-    return known.mutate(candidates=known.candidates.fill_null(0))
+    # an end that was seen is where it is, whatever the other one was told of it
+    return known.mutate(
+        candidates=known.candidates.fill_null(0),
+        x_remote_addr=known.y_local_addr.coalesce(known.x_remote_addr),
+        x_remote_port=known.y_local_port.coalesce(known.x_remote_port),
+    )
 
 
-def _know_remote_host(joined: ibis.Table, claims: ibis.Table, settings: FlowSettings) -> ibis.Table:
-    """Add ``remote_host``: the traced host at the other end, seen there or by its address."""
+def _know_remote_host(
+    joined: ibis.Table, claims: ibis.Table, segments: ibis.Table, settings: FlowSettings
+) -> ibis.Table:
+    """Add ``remote_host``: the traced host at the other end, seen there or by its address; and ``translated``."""
     asked = joined.filter(joined.y_life.isnull(), ~_stays_home(joined))
     asked = asked.select(
         end=asked.x_life, address=asked.x_remote_addr, first_ns=asked.x_first_ns, last_ns=asked.x_last_ns
     )
     owners = find_owners(asked, claims, settings.clock_offset_ns)
     known = joined.left_join(owners, joined.x_life == owners.end)
-    local = ibis.ifelse(_stays_home(known), known.x_host, ibis.null("string"))
-    return known.mutate(remote_host=ibis.coalesce(known.y_host, local, known.owner)).drop("end", "owner")
+    away = ibis.ifelse(is_loopback(known.x_remote_addr), known.x_translator, known.owner)
+    by_address = ibis.ifelse(_stays_home(known), known.x_host, away)
+    known = known.mutate(remote_host=ibis.coalesce(known.y_host, by_address)).drop("end", "owner")
+    alone = known.filter(
+        known.y_life.isnull(), known.candidates == 0, known.x_protocol == "tcp", known.x_established,
+        known.x_open, ~_stays_home(known), known.remote_host.notnull(),
+    )  # fmt: skip
+    alone = alone.select(end=alone.x_life, owner=alone.remote_host, first_ns=alone.x_first_ns, last_ns=alone.x_last_ns)
+    misled = find_misled(alone, segments, settings.clock_offset_ns)
+    known = known.left_join(misled, known.x_life == misled.end)
+    lost = known.end.notnull() | (known.x_disagreed & known.y_life.isnull())
+    resolved = known.x_translator.notnull() | known.y_translator.notnull()
+    return known.mutate(
+        remote_host=ibis.ifelse(lost, ibis.null("string"), known.remote_host),
+        translated=ibis.cases((lost, "unresolved"), (resolved, "resolved"), else_=ibis.null("string")),
+    ).drop("end")
 
 
 def _know_listening(joined: ibis.Table, lives: ibis.Table, claims: ibis.Table, settings: FlowSettings) -> ibis.Table:
@@ -130,7 +159,9 @@ def _know_listening(joined: ibis.Table, lives: ibis.Table, claims: ibis.Table, s
 
 def _stays_home(joined: ibis.Table) -> Any:
     """Whether the conversation cannot leave its network namespace: one of its addresses is loopback."""
-    return is_loopback(joined.x_local_addr) | is_loopback(joined.x_remote_addr)
+    far = is_loopback(joined.x_remote_addr)
+    own = (joined.x_translator == joined.x_host) & (joined.x_translator_netns == joined.x_netns)
+    return ibis.ifelse(joined.x_translator.isnull(), is_loopback(joined.x_local_addr) | far, far & own)
 
 
 def far_ends(ends: ibis.Table, homes: ibis.Table) -> ibis.Table:
@@ -208,6 +239,17 @@ def _name_roles(joined: ibis.Table) -> ibis.Table:
 
     orig_addr, resp_addr = pick(table.x_local_addr, table.x_remote_addr)
     orig_port, resp_port = pick(table.x_local_port, table.x_remote_port)
+    # what the socket at each end saw, where the other end is another
+    x_saw = _differs(table.x_seen_addr, table.x_remote_addr) | _differs(table.x_seen_port, table.x_remote_port)
+    y_saw = _differs(table.y_seen_addr, table.x_local_addr) | _differs(table.y_seen_port, table.x_local_port)
+    called_addr, caller_addr = pick(
+        ibis.ifelse(x_saw, table.x_seen_addr, ibis.null("string")),
+        ibis.ifelse(y_saw, table.y_seen_addr, ibis.null("string")),
+    )
+    called_port, caller_port = pick(
+        ibis.ifelse(x_saw, table.x_seen_port, ibis.null("int64")),
+        ibis.ifelse(y_saw, table.y_seen_port, ibis.null("int64")),
+    )
     orig_host, resp_host = pick(table.x_host, table.remote_host)
     orig_socket, resp_socket = pick(table.x_socket_id, table.y_socket_id)
     # each end counts both ways, and the last look at it came before its last byte: the larger count is nearer
@@ -262,8 +304,17 @@ def _name_roles(joined: ibis.Table) -> ibis.Table:
         ),
         "candidates": table.candidates,
         "location": ibis.ifelse(orig_seen, orig_location, resp_location),
+        "called_addr": called_addr,
+        "called_port": called_port,
+        "caller_addr": caller_addr,
+        "caller_port": caller_port,
+        "translated": table.translated,
     }
     return table.select(**{column.name: made[column.name] for column in columns(FlowRecord)})
+
+
+def _differs(a: Any, b: Any) -> Any:
+    return (a != b).fill_null(False)
 
 
 def _either(a: Any, b: Any, word: str) -> Any:

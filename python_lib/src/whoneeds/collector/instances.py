@@ -87,8 +87,8 @@ def find_uses(
         holders,
         [
             uses.orig_socket_id == holders.socket_id,
-            uses.resp_addr == holders.peer_addr,
-            uses.resp_port == holders.peer_port,
+            uses.called_addr.coalesce(uses.resp_addr) == holders.peer_addr,
+            uses.called_port.coalesce(uses.resp_port) == holders.peer_port,
         ],
     )
     uses = keep(uses)

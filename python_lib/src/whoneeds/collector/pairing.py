@@ -25,7 +25,7 @@ def find_candidates(lives: ibis.Table, clock_offset_ns: int) -> ibis.Table:
     Parameters
     ----------
     lives : ibis.Table
-        From `whoneeds.collector.sockets.connected_lives`.
+        From `whoneeds.collector.translation.resolve_far_ends`.
     clock_offset_ns : int
         How far the clocks of two hosts may be apart; a sampling period of each is added.
 
@@ -35,8 +35,23 @@ def find_candidates(lives: ibis.Table, clock_offset_ns: int) -> ibis.Table:
         life, other_life, place, other_place (host and namespace), overlap_ns (negative: a pause between them),
         slack_ns.
     """
-    left = _ends(lives)
-    right = _ends(lives).rename("other_{name}").view()
+    own, led = _ends(lives), _led(lives)
+    # who calls through a translator is known at the far end by what it was translated to, and by nothing else
+    as_they_are = own.filter((own.way != "onwards").fill_null(True))
+    found = _mirrored(as_they_are, as_they_are, clock_offset_ns)
+    led = _mirrored(led.filter(led.way == "onwards"), own, clock_offset_ns).union(
+        _mirrored(led.filter(led.way == "backwards"), as_they_are, clock_offset_ns)
+    )
+    swapped = led.select(
+        life="other_life", other_life="life", place="other_place", other_place="place", overlap_ns="overlap_ns",
+        slack_ns="slack_ns",
+    )  # fmt: skip
+    return found.union(led).union(swapped).distinct()
+
+
+def _mirrored(left: ibis.Table, right: ibis.Table, clock_offset_ns: int) -> ibis.Table:
+    """Pairs of ends whose tuples mirror each other at the same time."""
+    right = right.rename("other_{name}").view()
     both = left.join(
         right,
         [
@@ -121,14 +136,31 @@ def find_ambiguous(candidates: ibis.Table, pairs: ibis.Table) -> ibis.Table:
 
 
 def _ends(lives: ibis.Table) -> ibis.Table:
-    place = lives.host + ibis.literal("/") + lives.netns
+    """Ends with their tuples as their own sockets have them."""
+    place = _place(lives.host, lives.netns)
+    stays = is_loopback(lives.local_addr) | is_loopback(lives.seen_addr)
     return lives.select(
-        "life", "socket_id", "protocol", "local_addr", "local_port", "remote_addr", "remote_port", "first_ns",
-        "last_ns", "period_s", "host", "open", "initiated",
-        place=place,
+        "life", "socket_id", "protocol", "local_addr", "local_port", "first_ns", "last_ns", "period_s", "host", "open",
+        "initiated", "way", remote_addr="seen_addr", remote_port="seen_port", place=place,
         # loopback is another network in every namespace
-        scope=ibis.ifelse(is_loopback(lives.local_addr) | is_loopback(lives.remote_addr), place, ibis.literal("")),
+        scope=ibis.ifelse(stays, place, ibis.literal("")),
     )  # fmt: skip
+
+
+def _led(lives: ibis.Table) -> ibis.Table:
+    """Ends that were translated, with their tuples as the far end has them."""
+    lives = lives.filter(lives.way.notnull())
+    stays = is_loopback(lives.led_addr) | is_loopback(lives.remote_addr)
+    return lives.select(
+        "life", "socket_id", "protocol", "first_ns", "last_ns", "period_s", "host", "open", "initiated", "way",
+        "remote_addr", "remote_port", local_addr="led_addr", local_port="led_port",
+        place=_place(lives.host, lives.netns),
+        scope=ibis.ifelse(stays, _place(lives.translator, lives.translator_netns), ibis.literal("")),
+    )  # fmt: skip
+
+
+def _place(host: Any, netns: Any) -> Any:
+    return host + ibis.literal("/") + netns
 
 
 def _left_before(is_open: Any, first_ns: Any, other_initiated: Any, other_first_ns: Any) -> Any:

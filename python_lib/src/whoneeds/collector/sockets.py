@@ -57,9 +57,10 @@ def merge_sockets(sockets: ibis.Table, segments: ibis.Table) -> ibis.Table:
         socket_id, host, netns, protocol, local_addr, local_port, remote_addr, remote_port, ``life`` (unique text),
         first_ns, last_ns, samples, ``period_s`` and ``location`` (of its segments: longest, latest known),
         sent_bytes, received_bytes, ``answered``, ``finished``, ``waiting``, ``open`` (bool: ever seen while it was
-        more than a tuple), ``initiated`` and ``end`` (as events told; null where they did not), and of `ADDED`
-        sent_packets, received_packets, spoke_first and unconnected (null where no packets were seen); where there were
-        some, first_ns and last_ns are those of the packets.
+        more than a tuple), ``established`` (bool: ever seen with both ends open, or told of to its end), ``initiated``
+        and ``end`` (as events told; null where they did not), and of `ADDED` sent_packets, received_packets,
+        spoke_first and unconnected (null where no packets were seen); where there were some, first_ns and last_ns are
+        those of the packets.
     """
     if "sent_packets" not in sockets.columns:
         sockets = without_packets(sockets)
@@ -70,12 +71,14 @@ def merge_sockets(sockets: ibis.Table, segments: ibis.Table) -> ibis.Table:
         | (sockets.received_bytes.fill_null(0) > 0)
         | sockets.end.isin(("fin", "rst")).fill_null(False)
     )
+    whole = (sockets.state == "established") | sockets.end.isin(("fin", "rst")).fill_null(False)
     rows = sockets.mutate(
         answered=heard.cast("int64"),
         finished=(sockets.state == "time_wait").cast("int64"),
         begun_here=sockets.initiated.cast("int64"),
         waiting=(sockets.state.isin(WAITING)).cast("int64"),
         open=(sockets.source != "tuple_only").cast("int64"),
+        established=whole.cast("int64"),
         spoke_first=sockets.spoke_first.cast("int64"),
         unconnected=sockets.unconnected.cast("int64"),
     ).join(headers, "segment_id")
@@ -93,6 +96,7 @@ def merge_sockets(sockets: ibis.Table, segments: ibis.Table) -> ibis.Table:
         finished=rows.finished.max(),
         waiting=rows.waiting.max(),
         open=rows["open"].max(),
+        established=rows.established.max(),
         begun_here=rows.begun_here.max(),
         end=rows.end.max(),
         **{name: rows[name].max() for name in ADDED},
@@ -113,6 +117,7 @@ def merge_sockets(sockets: ibis.Table, segments: ibis.Table) -> ibis.Table:
         finished=by_segment.finished.max() > 0,
         waiting=by_segment.waiting.max() > 0,
         open=by_segment["open"].max() > 0,
+        established=by_segment.established.max() > 0,
         initiated=by_segment.begun_here.max() > 0,
         end=by_segment.end.max(),
         sent_packets=by_segment.sent_packets.max(),

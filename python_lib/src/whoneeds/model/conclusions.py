@@ -8,7 +8,7 @@ Words: ``dependent`` needs ``depends_on``; ``host`` is an inventory name; ``app`
 from dataclasses import dataclass
 from typing import Optional, Tuple
 
-from whoneeds.model.evidence import DIRECTIONS, ENDS, PROTOCOLS
+from whoneeds.model.evidence import DIRECTIONS, ENDS, PROTOCOLS, TRANSLATED
 from whoneeds.model.schema import documented
 
 SIDES = ("orig", "resp")
@@ -60,6 +60,22 @@ class Connection:
     direction: str = documented("How it is known which end began.", choices=DIRECTIONS)
     samples: int = documented("Samples in which it was seen.")
     flow_id: str = documented("The flow.", max_length=1300)
+    called_addr: Optional[str] = documented(
+        "Address that the originator called, where it was translated.", max_length=45, default=None
+    )
+    called_port: Optional[int] = documented("Port that the originator called, where it was translated.", default=None)
+    caller_addr: Optional[str] = documented(
+        "Address that the responder takes the originator for, where it was translated.", max_length=45, default=None
+    )
+    caller_port: Optional[int] = documented(
+        "Port that the responder takes the originator for, where it was translated.", default=None
+    )
+    translated: Optional[str] = documented(
+        "Whether addresses were translated on the way: 'resolved', or 'unresolved' where the far end cannot be the one "
+        "in the tuple; absent where nothing tells of it.",
+        choices=TRANSLATED,
+        default=None,
+    )
 
 
 @dataclass(frozen=True)

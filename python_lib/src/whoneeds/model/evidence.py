@@ -27,6 +27,7 @@ LOCATIONS = ("inside", "vpn", "outside")
 GAP_REASONS = (
     "permission", "vanished", "unsupported", "late", "dropped", "truncated", "ambiguous", "failed",
 )  # fmt: skip
+TRANSLATED = ("resolved", "unresolved")
 DIRECTIONS = ("handshake", "listener", "event", "port", "unknown")
 ENDS = ("fin", "rst", "rejected", "unanswered", "idle", "active")
 
@@ -327,3 +328,26 @@ class FlowRecord:
         "Sockets that could be the other end, where it cannot be told which; 0 where it was found or none was seen."
     )
     location: Optional[str] = documented("Where the observing host was, by its own rules.", choices=LOCATIONS)
+    called_addr: Optional[str] = documented(
+        "Address that the originator called, where address or port were translated on the way.",
+        max_length=45,
+        default=None,
+    )
+    called_port: Optional[int] = documented(
+        "Port that the originator called, where address or port were translated on the way.", default=None
+    )
+    caller_addr: Optional[str] = documented(
+        "Address that the responder takes the originator for, where address or port were translated on the way.",
+        max_length=45,
+        default=None,
+    )
+    caller_port: Optional[int] = documented(
+        "Port that the responder takes the originator for, where address or port were translated on the way.",
+        default=None,
+    )
+    translated: Optional[str] = documented(
+        "Whether addresses were translated on the way. 'resolved': orig and resp are the real ends; 'unresolved': the "
+        "far end cannot be the one in the tuple, and it is not known which it is; absent where nothing tells of it.",
+        choices=TRANSLATED,
+        default=None,
+    )

@@ -87,6 +87,11 @@ def state_blind_spots(
             f"The other end of {tell_count(ends['unpaired'], 'connection')} is one of several sockets that were seen, "
             "and it cannot be told which: each is kept as seen from one end."
         )
+    if ends["astray"]:
+        said.append(
+            f"{tell_count(ends['astray'], 'connection')} went on to another address than the one that was called, and "
+            "it is not known which: trace the host that translates, as root."
+        )
     if ends["untraced_addresses"]:
         said.append(
             f"{tell_count(ends['untraced_addresses'], 'called address', 'called addresses')} of no traced host: "

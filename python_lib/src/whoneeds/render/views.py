@@ -84,8 +84,8 @@ CONNECTION_COLUMNS = [
     Shown("PROTOCOL", lambda row: str(row["protocol"]), 70),
     Shown("FROM", lambda row: _end(row, "orig")),
     Shown("TO", lambda row: _end(row, "resp")),
-    Shown("CALLING ADDRESS", lambda row: _endpoint(row["orig_addr"], row["orig_port"]), 60),
-    Shown("CALLED ADDRESS", lambda row: _endpoint(row["resp_addr"], row["resp_port"]), 90),
+    Shown("CALLING ADDRESS", lambda row: _translated(row, "orig", "caller", "as"), 60),
+    Shown("CALLED ADDRESS", lambda row: _translated(row, "resp", "called", "by"), 90),
     Shown("SENT", lambda row: tell_bytes(row["orig_bytes"]), 40, right=True),
     Shown("RECEIVED", lambda row: tell_bytes(row["resp_bytes"]), 41, right=True),
     Shown("SAMPLES", lambda row: str(row["samples"]), 50, right=True),
@@ -125,6 +125,14 @@ def _end(row: Row, side: str) -> str:
         return UNKNOWN
     number = "" if pid is None else f"[{pid}]"
     return f"{app or '?'}{number}" + (f"@{host}" if host else "")
+
+
+def _translated(row: Row, real: str, seen: str, word: str) -> str:
+    """A real end, and what the other one knows of it where it was translated on the way."""
+    end = _endpoint(row[f"{real}_addr"], row[f"{real}_port"])
+    if row[f"{seen}_addr"] is not None:
+        return f"{end} {word} {_endpoint(row[f'{seen}_addr'], row[f'{seen}_port'])}"
+    return f"{end} translated" if real == "resp" and row["translated"] == "unresolved" else end
 
 
 def _endpoint(address: str, port: int) -> str:
