@@ -197,6 +197,40 @@ def test_a_connection_passed_on_by_fork_is_the_one_s_that_ends_it(watch):
     assert one.process.ppid == server_pid
 
 
+FORKS = """
+import os, socket, sys
+server = socket.create_server(("127.0.0.1", 0))
+print(server.getsockname()[1], flush=True)
+connection, _ = server.accept()
+if os.fork() == 0:
+    server.close()
+    connection.recv(9)
+    os._exit(0)
+connection.close()
+if "parent_executes" in sys.argv: os.execv("/bin/sleep", ["sleep", "0.5"])
+if "parent_dies" in sys.argv: os._exit(0)
+os.wait()
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "known"), [("stays", True), ("parent_executes", False), ("parent_dies", False)]
+)  # fmt: skip
+def test_a_worker_that_ends_with_its_connection_has_its_program(watch, what, known):
+    """A worker's end that closes its connection is laid to the program of its parent, if that is sure to be its own."""
+    with subprocess.Popen([sys.executable, "-c", FORKS, what], stdout=subprocess.PIPE, text=True) as server:
+        port = int(server.stdout.readline())
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            time.sleep(0.3)
+            client.sendall(b"x")
+            client.recv(1)
+    (one,) = [one for one in watch.rows(port) if not one.row.initiated]
+    python = os.path.realpath(sys.executable)
+    assert one.pid != server.pid
+    assert one.process.exe == (python if known else None)
+    assert one.name == (Path(python).name if known else Path(sys.executable).name)
+
+
 def test_a_thread_is_named_by_its_process(watch):
     """What a thread with another name does is done by its process, under the process's name."""
     call = """

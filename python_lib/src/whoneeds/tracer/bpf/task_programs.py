@@ -26,7 +26,7 @@ from whoneeds.tracer.bpf.layout import (
 
 #: Do not wake the reader: it comes by itself.
 QUIETLY = 1
-_KERNEL_THREAD = 0x00200000
+_KERNEL_THREAD, _FORKED_ONLY = 0x00200000, 0x00000040
 _LEVELS = 4
 #: Places on the stack, below the top. The first 64 bytes are the caller's.
 _SCRATCH, _TGID, _START, _DENTRY, _MOUNT, _KEY, _SECOND = -72, -80, -88, -96, -104, -112, -120
@@ -167,14 +167,16 @@ class TaskWords:
         offset, steps = self.types.offset, 52
         done, lost = code.new_label("path"), code.new_label("no_path")
         code.store_value(R8, steps, 0, 4)
-        for structure, field in (("task_struct", "mm"), ("mm_struct", "exe_file")):
-            if structure == "task_struct":
-                self._read(code, _SCRATCH, 8, R7, offset(structure, field))
-            else:
-                code.load(R1, R10, _SCRATCH, 8)
-                self._read(code, _SCRATCH, 8, R1, offset(structure, field))
-            code.load(R1, R10, _SCRATCH, 8)
-            code.jump_if(R1, "==", 0, lost)
+        self._read(code, _SCRATCH, 8, R7, offset("task_struct", "mm"))
+        code.load(R1, R10, _SCRATCH, 8)
+        living = code.new_label("living")
+        code.jump_if(R1, "!=", 0, living)
+        self._take_parents_memory(code, lost)
+        code.label(living)
+        code.load(R1, R10, _SCRATCH, 8)
+        self._read(code, _SCRATCH, 8, R1, offset("mm_struct", "exe_file"))
+        code.load(R1, R10, _SCRATCH, 8)
+        code.jump_if(R1, "==", 0, lost)
         for place, field in ((_DENTRY, "f_path.dentry"), (_MOUNT, "f_path.mnt")):
             code.load(R1, R10, _SCRATCH, 8)
             self._read(code, place, 8, R1, offset("file", field))
@@ -203,6 +205,33 @@ class TaskWords:
         code.label(lost)
         code.store_value(R8, steps, 0, 4)  # no path is better than a part of one
         code.label(done)
+
+    def _take_parents_memory(self, code: Assembler, elsewhere: str) -> None:
+        """A worker whose end closes its connection has given its memory back by then.
+
+        If it executed nothing since it was forked, and its parent neither, both run the same program. A parent that
+        only took the worker over, since its own was gone, seldom has that name and as many executions behind it.
+        """
+        offset = self.types.offset
+        code.load(R1, R7, offset("task_struct", "flags"), 4)
+        code.compute(R1, "&", _FORKED_ONLY)
+        code.jump_if(R1, "==", 0, elsewhere)
+        parent = offset("task_struct", "real_parent")
+        code.load(R1, R7, parent, 8)
+        code.load(R2, R7, offset("task_struct", "parent_exec_id"), 4)
+        code.load(R3, R1, offset("task_struct", "self_exec_id"), 8)
+        code.jump_if_register(R2, "!=", R3, elsewhere)
+        for at in (0, 8):  # the name, of which this process's is in the record already
+            code.load(R1, R7, parent, 8)
+            code.load(R1, R1, offset("task_struct", "group_leader"), 8)
+            self._read(code, _SECOND, 8, R1, offset("task_struct", "comm") + at)
+            code.load(R1, R10, _SECOND, 8)
+            code.load(R2, R8, 32 + at, 8)
+            code.jump_if_register(R1, "!=", R2, elsewhere)
+        code.load(R1, R7, parent, 8)
+        self._read(code, _SCRATCH, 8, R1, offset("task_struct", "mm"))
+        code.load(R1, R10, _SCRATCH, 8)
+        code.jump_if(R1, "==", 0, elsewhere)
 
     def _leave_mounts(self, code: Assembler, done: str) -> None:
         """Where the walk stands at the root of a file system, go on where that is mounted."""
