@@ -9,7 +9,12 @@ from __future__ import annotations
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.whoneeds.discovery.plugins.plugin_utils._fetch import Fetch, FetchError, sort_offers
+from ansible_collections.whoneeds.discovery.plugins.plugin_utils._fetch import (
+    CaptureFetch,
+    Fetch,
+    FetchError,
+    sort_offers,
+)
 from ansible_collections.whoneeds.discovery.plugins.plugin_utils._intake import Intake, Occupied
 from ansible_collections.whoneeds.discovery.plugins.plugin_utils._this_host import inventory_name
 
@@ -62,35 +67,49 @@ class ActionModule(ActionBase):
         whole, damaged = intake.present()
         missing = [offer for offer in offered if offer["digest"] not in whole]
         fetch = Fetch(read_pieces, intake, wanted["piece_bytes"])
+        captures = CaptureFetch(read_pieces, intake, wanted["piece_bytes"])
         if self._task.check_mode:
             fetch.fetched = [offer["digest"] + ".seg" for offer in missing]
-        elif missing:
+            foreseen = captures.offers(offered, {offer["digest"] for offer in offered}, intake.captures())
+            captures.fetched = [offer["digest"] for offer in foreseen]
+        else:
             try:
-                fetch.run(missing, damaged, wanted["max_host_bytes"], wanted["keep_free_bytes"])
+                if missing:
+                    fetch.run(missing, damaged, wanted["max_host_bytes"], wanted["keep_free_bytes"])
+                beside = captures.offers(offered, intake.present()[0], intake.captures())
+                if beside:
+                    left_bytes = wanted["max_host_bytes"] - fetch.fetched_bytes
+                    captures.run(beside, (), left_bytes, wanted["keep_free_bytes"])
             except (FetchError, Occupied, OSError) as error:
                 raise AnsibleActionFail(str(error)) from error
         deleted = []
         if wanted["delete"]:
             # Only what lies here whole and flushed; in check mode that is everything that would have been fetched.
             safe = {offer["digest"] for offer in offered} if self._task.check_mode else intake.present()[0]
-            segments = [{"name": o["name"], "digest": o["digest"]} for o in offered if o["digest"] in safe]
+            beside = safe if self._task.check_mode else intake.captures()
+            segments = [
+                {"name": o["name"], "digest": o["digest"]}
+                for o in offered
+                if o["digest"] in safe and (o["capture_bytes"] is None or o["digest"] in beside)
+            ]
             deleted = call(_DELETE, {"segments": segments}).get("deleted") or []
         before = sorted(digest + ".seg" for digest in whole)
         return {
-            "changed": bool(fetch.fetched or fetch.damaged or deleted),
+            "changed": bool(fetch.fetched or fetch.damaged or captures.fetched or deleted),
             "path": intake.path,
             "fetched": fetch.fetched,
+            "captures": captures.fetched,
             "damaged": fetch.damaged,
             "present": len(offered) - len(missing),
-            "postponed": fetch.postponed,
-            "fetched_bytes": fetch.fetched_bytes,
+            "postponed": fetch.postponed + captures.postponed,
+            "fetched_bytes": fetch.fetched_bytes + captures.fetched_bytes,
             "deleted": len(deleted),
-            "warnings": ["%s: %s" % (host, warning) for warning in warnings + fetch.warnings],
+            "warnings": ["%s: %s" % (host, warning) for warning in warnings + fetch.warnings + captures.warnings],
             "diff": {
                 "before_header": intake.path,
                 "after_header": intake.path,
                 "before": _lines(before),
-                "after": _lines(sorted(before + fetch.fetched + fetch.damaged)),
+                "after": _lines(sorted(before + fetch.fetched + captures.fetched + fetch.damaged)),
             },
         }
 

@@ -16,6 +16,8 @@ import stat
 
 DIGEST_BYTES = 32
 SEGMENT_NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,120}\.seg\Z")
+#: A segment's capture file has its name but for the ending.
+CAPTURE_NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,120}\.pcap\Z")
 DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 
 _OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -37,9 +39,14 @@ def open_folder(path):
         os.close(parent)
 
 
+def capture_name(segment_name):
+    """Name of the capture file beside a segment."""
+    return segment_name[: -len(".seg")] + ".pcap"
+
+
 def open_segment(folder_fd, name):
-    """Descriptor and size of one segment, or None where it is gone or is not a regular file of a segment's name."""
-    if not SEGMENT_NAME.match(name):
+    """Descriptor and size of a segment or capture file, or None where it is gone or is no regular file of such a name."""
+    if not SEGMENT_NAME.match(name) and not CAPTURE_NAME.match(name):
         return None
     try:
         descriptor = os.open(name, _OPEN_FILE, dir_fd=folder_fd)
@@ -61,6 +68,15 @@ def trailer_digest(descriptor, size_bytes):
     return trailer.hex() if len(trailer) == DIGEST_BYTES else None
 
 
+def capture_size(folder_fd, segment_name):
+    """Size of the capture file beside a segment; None where there is none."""
+    opened = open_segment(folder_fd, capture_name(segment_name))
+    if opened is None:
+        return None
+    os.close(opened[0])
+    return opened[1]
+
+
 def list_segments(folder_fd, max_count):
     """The oldest segments of a folder, and how many more there are.
 
@@ -74,14 +90,21 @@ def list_segments(folder_fd, max_count):
             continue
         descriptor, size_bytes = opened
         try:
-            listed.append(dict(name=name, size_bytes=size_bytes, digest=trailer_digest(descriptor, size_bytes)))
+            listed.append(
+                dict(
+                    name=name,
+                    size_bytes=size_bytes,
+                    digest=trailer_digest(descriptor, size_bytes),
+                    capture_bytes=capture_size(folder_fd, name),
+                )
+            )
         finally:
             os.close(descriptor)
     return listed, max(0, len(names) - max_count)
 
 
 def read_piece(folder_fd, name, offset_bytes, length_bytes):
-    """Bytes of a segment from an offset on, at most as many as asked; None where the segment is gone."""
+    """Bytes of a segment or capture file from an offset on, at most as many as asked; None where the segment is gone."""
     opened = open_segment(folder_fd, name)
     if opened is None:
         return None

@@ -17,6 +17,8 @@ description:
     digest from the host is believed.
   - A segment counts only when its bytes have the digest and are flushed to disk. Segments that lie here already are
     skipped; one that was interrupted is continued.
+  - A segment's capture file (packet headers, in the pcap format) is fetched after it and named like it. Whether it is the
+    one that the segment names is checked when the segment is analysed.
   - A damaged segment is kept as C(damaged-...), so that the analysis can put it aside with its reason.
 author:
   - whoneeds contributors (@whoneeds)
@@ -34,7 +36,7 @@ options:
     type: path
     required: true
   max_segment_bytes:
-    description: A larger segment is not fetched.
+    description: A larger segment or capture file is not fetched.
     type: int
     default: 67108864
   max_host_bytes:
@@ -78,6 +80,11 @@ fetched:
   returned: always
   type: list
   elements: str
+captures:
+  description: Capture files that arrived, or would be fetched in check mode.
+  returned: always
+  type: list
+  elements: str
 damaged:
   description: Files that arrived damaged and were kept for the analysis to put aside.
   returned: always
@@ -88,7 +95,7 @@ present:
   returned: always
   type: int
 postponed:
-  description: Segments that wait for the next run, because of O(max_host_bytes).
+  description: Segments and capture files that wait for the next run, because of O(max_host_bytes).
   returned: always
   type: int
 fetched_bytes:

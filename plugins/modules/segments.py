@@ -11,7 +11,8 @@ module: segments
 short_description: Delete segments of a tracer that are safe elsewhere
 version_added: 0.1.0
 description:
-  - Deletes named segments from the directory of a tracer, each only if it still has the digest that was named with it.
+  - Deletes named segments from the directory of a tracer, each only if it still has the digest that was named with it;
+    its capture file goes with it.
   - M(whoneeds.discovery.collect) uses it after its own copy is on disk; the tracer's byte budget deletes old segments
     anyway, so that nobody has to.
 author:
@@ -71,7 +72,11 @@ deleted:
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.whoneeds.discovery.plugins.module_utils._segments import holds_digest, open_folder
+from ansible_collections.whoneeds.discovery.plugins.module_utils._segments import (
+    capture_name,
+    holds_digest,
+    open_folder,
+)
 
 
 def main():
@@ -97,6 +102,10 @@ def main():
                     continue
                 if not module.check_mode:
                     os.unlink(segment["name"], dir_fd=folder_fd)
+                    try:
+                        os.unlink(capture_name(segment["name"]), dir_fd=folder_fd)
+                    except FileNotFoundError:
+                        pass
                 deleted.append(segment["name"])
             if deleted and not module.check_mode:
                 os.fsync(folder_fd)

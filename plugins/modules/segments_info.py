@@ -30,7 +30,7 @@ options:
     elements: dict
     suboptions:
       name:
-        description: Name of the segment, as the list gave it.
+        description: Name of the segment, as the list gave it, or of its capture file.
         type: str
         required: true
       offset_bytes:
@@ -80,6 +80,9 @@ segments:
     digest:
       description: SHA-256 that the segment says it has, in hexadecimal; null where the file is too short.
       type: str
+    capture_bytes:
+      description: Size of the capture file beside the segment, which has its name with the ending C(.pcap); null without.
+      type: int
 more:
   description: How many segments exist beyond those listed.
   returned: without O(pieces)

@@ -13,7 +13,13 @@ from __future__ import annotations
 import base64
 import binascii
 
-from ansible_collections.whoneeds.discovery.plugins.module_utils._segments import DIGEST, DIGEST_BYTES, SEGMENT_NAME
+from ansible_collections.whoneeds.discovery.plugins.module_utils._segments import (
+    DIGEST,
+    DIGEST_BYTES,
+    SEGMENT_NAME,
+    capture_name,
+)
+from ansible_collections.whoneeds.discovery.plugins.plugin_utils._intake import CAPTURE_SUFFIX
 
 #: Most segments in one call, so that a call stays short when segments are tiny.
 _BATCH_PIECES = 500
@@ -36,7 +42,8 @@ def sort_offers(listed, max_segment_bytes):
     Returns
     -------
     offered : list of dict
-        ``name``, ``size_bytes`` and ``digest`` of usable segments, each digest once.
+        ``name``, ``size_bytes`` and ``digest`` of usable segments, each digest once, and ``capture_bytes``, the size of
+        the capture file beside it, or None.
     refused : list of str
         Why others are not usable, at most 20 reasons.
     """
@@ -56,8 +63,21 @@ def sort_offers(listed, max_segment_bytes):
             refused.append("%s was refused: it names no digest" % name)
         elif digest not in seen:
             seen.add(digest)
+            capture_bytes = entry.get("capture_bytes")
+            if not isinstance(capture_bytes, int) or isinstance(capture_bytes, bool) or capture_bytes <= 0:
+                capture_bytes = None
+            elif capture_bytes > max_segment_bytes:
+                refused.append("%s: its capture file of %s bytes is too large" % (name, ascii(capture_bytes)[:20]))
+                capture_bytes = None
             # Plain copies: what a module returned may carry tags of Ansible's own.
-            offered.append({"name": str(name), "size_bytes": int(size_bytes), "digest": str(digest)})
+            offered.append(
+                {
+                    "name": str(name),
+                    "size_bytes": int(size_bytes),
+                    "digest": str(digest),
+                    "capture_bytes": None if capture_bytes is None else int(capture_bytes),
+                }
+            )
     return offered, refused[:20]
 
 
@@ -83,6 +103,8 @@ class Fetch:
     warnings : list of str
     """
 
+    _WHAT, _ENDING = "segments", ""
+
     def __init__(self, read_pieces, intake, piece_bytes):
         self._read_pieces = read_pieces
         self._intake = intake
@@ -107,16 +129,21 @@ class Fetch:
         chosen = self._choose(missing, max_host_bytes)
         self._intake.open()
         try:
-            self._intake.drop_stale_parts({offer["digest"] for offer in missing})
+            self._intake.drop_stale_parts({offer["digest"] for offer in missing}, self._ENDING)
             self._check_room(chosen, keep_free_bytes)
             self._resumed = {offer["digest"] for offer in chosen if self._intake.part_bytes(offer["digest"])}
             self._fetch(chosen)
             # A part that an interrupted run left may itself be torn: such a segment is fetched anew, once.
             again = [offer for offer in chosen if offer["digest"] in self._resumed]
             self._resumed = set()
-            self._fetch([offer for offer in again if offer["digest"] + ".seg" not in self.fetched])
+            self._fetch([offer for offer in again if self._file_name(offer) not in self.fetched])
         finally:
             self._intake.close()
+
+    @staticmethod
+    def _file_name(offer):
+        """Name that the file has when it is whole."""
+        return offer["digest"] + ".seg"
 
     def _choose(self, missing, max_host_bytes):
         chosen, left_bytes = [], max_host_bytes
@@ -128,8 +155,8 @@ class Fetch:
         self.postponed = len(missing) - len(chosen)
         if self.postponed:
             self.warnings.append(
-                "%d segments wait for the next run, because this one is limited to max_host_bytes=%d"
-                % (self.postponed, max_host_bytes)
+                "%d %s wait for the next run, because this one is limited to max_host_bytes=%d"
+                % (self.postponed, self._WHAT, max_host_bytes)
             )
         return chosen
 
@@ -203,6 +230,43 @@ class Fetch:
                 "segment %s does not have the digest that it names; kept as %s for the analysis to put aside"
                 % (offer["name"], self.damaged[-1])
             )
+
+
+class CaptureFetch(Fetch):
+    """The same for capture files of segments that are here; each is one more file under the segment's digest.
+
+    Its bytes cannot be checked here: the digest is within the segment, and who analyses it checks it.
+    """
+
+    _WHAT, _ENDING = "capture files", CAPTURE_SUFFIX
+
+    @staticmethod
+    def offers(offered, whole, captures):
+        """Capture files that are missing here.
+
+        Parameters
+        ----------
+        offered : list of dict
+            From `sort_offers`.
+        whole, captures : set of str
+            Digests of the segments that lie here, and of those whose capture file does.
+        """
+        return [
+            {
+                "name": capture_name(offer["name"]),
+                "size_bytes": offer["capture_bytes"],
+                "digest": offer["digest"] + CAPTURE_SUFFIX,
+            }
+            for offer in offered
+            if offer["capture_bytes"] is not None and offer["digest"] in whole and offer["digest"] not in captures
+        ]
+
+    @staticmethod
+    def _file_name(offer):
+        return offer["digest"]
+
+    def _settle(self, offer):
+        self.fetched.append(self._intake.keep_capture(offer["digest"]))
 
 
 def _contents(pieces, asked):

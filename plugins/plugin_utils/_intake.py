@@ -22,8 +22,9 @@ from ansible_collections.whoneeds.discovery.plugins.module_utils._segments impor
 HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}\Z")
 SEGMENT_START = b"whoneeds-segment "
 _SUFFIX = ".seg"
+CAPTURE_SUFFIX = ".pcap"
 _DAMAGED = "damaged-"
-_PART = re.compile(r"\.([0-9a-f]{64})\.part\Z")
+_PART = re.compile(r"\.([0-9a-f]{64}(\.pcap)?)\.part\Z")
 
 
 def host_name_problem(name):
@@ -71,6 +72,15 @@ class Intake:
             elif stem.startswith(_DAMAGED):
                 damaged.add(stem[len(_DAMAGED):])
         return whole, damaged
+
+    def captures(self):
+        """Digests of the segments whose capture files lie here."""
+        try:
+            names = os.listdir(self.path)
+        except FileNotFoundError:
+            return set()
+        stems = (name[: -len(CAPTURE_SUFFIX)] for name in names if name.endswith(CAPTURE_SUFFIX))
+        return {stem for stem in stems if DIGEST.match(stem)}
 
     def open(self):
         """Make the folder where it is missing, refuse one that is a link, and let nobody else in until `close`.
@@ -129,11 +139,11 @@ class Intake:
         except FileNotFoundError:
             pass
 
-    def drop_stale_parts(self, wanted):
-        """Forget parts of segments that the host no longer has."""
+    def drop_stale_parts(self, wanted, ending=""):
+        """Forget parts of files that the host no longer has: of segments, or of what has that ending."""
         for name in os.listdir(self._folder_fd):
             match = _PART.match(name)
-            if match and match.group(1) not in wanted:
+            if match and (match.group(2) or "") == ending and match.group(1) not in wanted:
                 self.drop_part(match.group(1))
 
     def check(self, digest):
@@ -162,6 +172,10 @@ class Intake:
     def keep_damaged(self, digest, file_digest):
         """Keep a damaged segment under a name that says so, for the analysis to put aside with its reason."""
         return self._settle(digest, _DAMAGED + file_digest + _SUFFIX)
+
+    def keep_capture(self, name):
+        """Give a capture file its name, as `keep` does for a segment."""
+        return self._settle(name, name)
 
     def _settle(self, digest, name):
         part = self._part(digest)

@@ -66,6 +66,7 @@ def hostile(sources: Path) -> Iterator[dict[str, str]]:
     secret = sources / "secret"
     secret.write_bytes(SECRET)
     expected = {"good": make_segment(segments, 1)}
+    (segments / f"{1:020d}-abc.pcap").symlink_to(secret)
     (segments / "link.seg").symlink_to(secret)
     (segments / "folder.seg").mkdir()
     os.mkfifo(segments / "fifo.seg")
@@ -108,6 +109,7 @@ def collected(player: Player, sources: Path, hostile: dict[str, str]) -> tuple[P
     (sources / "good" / "segments").mkdir(parents=True)
     for order in range(3):
         make_segment(sources / "good" / "segments", order)
+    (sources / "good" / "segments" / f"{1:020d}-abc.pcap").write_bytes(b"packets")
     (sources / "linked").mkdir()
     (sources / "linked" / "segments").symlink_to(sources / "good" / "segments")
     (sources / "bare").mkdir()
@@ -168,6 +170,17 @@ def test_others_go_on(collected: tuple[Path, dict[str, Played]], sources: Path) 
     incoming, _runs = collected
     sent = sorted(path.read_bytes() for path in (sources / "good" / "segments").iterdir())
     assert sorted(path.read_bytes() for path in (incoming / "good").iterdir()) == sent
+
+
+def test_a_capture_file_comes_under_its_segments_name(collected: tuple[Path, dict[str, Played]], sources: Path) -> None:
+    """A capture file arrives beside its segment, once, and a link in its place does not."""
+    incoming, runs = collected
+    (name,) = [path.name for path in (incoming / "good").iterdir() if path.suffix == ".pcap"]
+    sent = (sources / "good" / "segments" / f"{1:020d}-abc.seg").read_bytes()
+    assert name == f"{sent[-32:].hex()}.pcap"
+    assert runs["first"].result("Fetch segments", "good")["captures"] == [name]
+    assert runs["second"].result("Fetch segments", "good")["captures"] == []
+    assert not list((incoming / "hostile").glob("*.pcap"))
 
 
 def test_a_second_collection_changes_nothing(collected: tuple[Path, dict[str, Played]]) -> None:

@@ -238,7 +238,10 @@ def _tell_ingest(result: "IngestResult") -> None:
         say(f"  quarantined: {entry.host}/{entry.file}: {entry.reason}: {make_visible(entry.message)}")
     for folder, reason in result.refused[:_TOLD_AT_MOST]:
         say(f"  refused: {folder}: {make_visible(reason)}")
-    more = max(0, len(result.quarantined) - _TOLD_AT_MOST) + max(0, len(result.refused) - _TOLD_AT_MOST)
+    for host, file, reason in result.captures[:_TOLD_AT_MOST]:
+        say(f"  capture file of {host}/{ascii(file)[1:-1]}: {make_visible(reason)}; the segment is used without it")
+    told = (result.quarantined, result.refused, result.captures)
+    more = sum(max(0, len(one) - _TOLD_AT_MOST) for one in told)
     if more:
         say(f"  ... and {more} more; --format json names all")
 
@@ -252,6 +255,7 @@ def _summary(result: "IngestResult") -> dict[str, Any]:
         "known": len(result.known),
         "quarantined": [{"name": entry.file, **asdict(entry)} for entry in result.quarantined],
         "refused": [{"folder": folder, "reason": reason} for folder, reason in result.refused],
+        "captures": [{"host": host, "file": file, "reason": reason} for host, file, reason in result.captures],
         "restored": len(result.restored),
     }
 

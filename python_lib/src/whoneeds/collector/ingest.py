@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from whoneeds.collector.captures import find_capture_problem
 from whoneeds.collector.reader import ReaderLimits, ReadSegment, Refusal, SegmentReader
 from whoneeds.collector.worker import REASONS
 from whoneeds.model.errors import CorruptSegment, EvidenceError, SettingsError
@@ -59,6 +60,8 @@ class IngestResult:
         Folders that were not looked into, and why.
     restored : list of str
         Batches that were damaged in the store and are made anew.
+    captures : list of (str, str, str)
+        Host, segment file and reason of each capture file that is missing or damaged; the segment was taken.
     """
 
     taken: list[Taken] = field(default_factory=list)
@@ -66,6 +69,7 @@ class IngestResult:
     quarantined: list[Quarantined] = field(default_factory=list)
     refused: list[tuple[str, str]] = field(default_factory=list)
     restored: list[str] = field(default_factory=list)
+    captures: list[tuple[str, str, str]] = field(default_factory=list)
 
     @property
     def complete(self) -> bool:
@@ -281,6 +285,9 @@ def _take_one(
             found=f"{one.digest[:16]}...",
             remedy="find out who changed it on its way; the one that came first is kept",
         )
+    problem = None if read.capture is None else find_capture_problem(one.path, *read.capture)
+    if problem is not None:
+        result.captures.append((one.host, one.path.name, problem))
     places[place] = owner_digest = one.digest
     owner[owner_digest] = one.host
     batches.add(read)

@@ -69,11 +69,14 @@ class ReadSegment:
     segment : TakenSegment
     opened_ns : int
     rows : int
+    capture : (str, int) or None
+        SHA-256 and size of the capture file that the segment says is beside it.
     """
 
     segment: TakenSegment
     opened_ns: int
     rows: int
+    capture: tuple[str, int] | None = None
 
 
 class _ChildGone(Exception):
@@ -116,7 +119,8 @@ class SegmentReader:
             return Refusal("crashed", "reading the segment ended its reader", found=str(error))
         rows = sum(table.num_rows for table in tables.values())
         taken = TakenSegment(reply["digest"], reply["boot_id"], reply["sequence"], tables)
-        return ReadSegment(taken, reply["opened_ns"], rows)
+        capture = reply["capture"]
+        return ReadSegment(taken, reply["opened_ns"], rows, None if capture is None else (capture[0], capture[1]))
 
     def claimed_host(self, path: Path, now_ns: int) -> str | Refusal:
         """What a segment calls the host that it is from, if it is good otherwise."""

@@ -79,6 +79,7 @@ def answer(request: dict[str, Any]) -> tuple[dict[str, Any], list[bytes]]:
         "boot_id": header.boot_id,
         "sequence": header.sequence,
         "opened_ns": header.opened_ns,
+        "capture": None if header.capture_digest is None else [header.capture_digest, header.capture_bytes],
         "tables": [[name, len(stream)] for name, stream in zip(arrow, streams, strict=True)],
     }
     return reply, streams

@@ -8,7 +8,12 @@ import hashlib
 import os
 
 import pytest
-from ansible_collections.whoneeds.discovery.plugins.plugin_utils._fetch import Fetch, FetchError, sort_offers
+from ansible_collections.whoneeds.discovery.plugins.plugin_utils._fetch import (
+    CaptureFetch,
+    Fetch,
+    FetchError,
+    sort_offers,
+)
 from ansible_collections.whoneeds.discovery.plugins.plugin_utils._intake import Intake, Occupied, host_name_problem
 
 
@@ -85,7 +90,7 @@ def test_each_field_of_an_offer_is_checked(changes, reason):
     """An offer with one wrong field is refused with a reason, and the one beside it is kept."""
     good = {"name": "a.seg", "size_bytes": 1000, "digest": "a" * 64}
     offered, refused = sort_offers([dict(good, **changes), good, good], 1 << 20)
-    assert offered == [good]
+    assert offered == [dict(good, capture_bytes=None)]
     assert len(refused) == 1
     assert reason in refused[0]
 
@@ -235,3 +240,54 @@ def test_names_that_lead_elsewhere_are_refused(name):
     assert "expected letters" in problem
     assert problem.isascii()
     assert problem.isprintable()
+
+
+def offer_with_capture(capture_bytes):
+    """One segment as a host lists it, with the size that it says its capture file has."""
+    listed = {"name": "a.seg", "size_bytes": 100, "digest": "a" * 64, "capture_bytes": capture_bytes}
+    return sort_offers([listed], 1 << 20)
+
+
+@pytest.mark.parametrize("capture_bytes", [None, 0, -1, True, "7", 1.5, 1 << 70])
+def test_a_capture_file_of_no_possible_size_is_not_offered(capture_bytes):
+    """Whatever a host says of a capture file, its segment is offered all the same."""
+    offered, refused = offer_with_capture(capture_bytes)
+    assert [offer["capture_bytes"] for offer in offered] == [None]
+    assert bool(refused) == (capture_bytes == 1 << 70)
+
+
+def test_capture_files_are_fetched_for_segments_that_are_here(tmp_path):
+    """A capture file comes in pieces under its segment's digest, once, and only if the segment is here."""
+    content = os.urandom(1000)
+    offered, _refused = offer_with_capture(len(content))
+    host = HonestHost()
+    host.files = {"a.pcap": content}
+    intake = Intake(str(tmp_path), "web1")
+    fetch = CaptureFetch(host, intake, 300)
+    assert fetch.offers(offered, set(), set()) == []
+    fetch.run(fetch.offers(offered, {"a" * 64}, intake.captures()), (), 1 << 20, 0)
+    assert names(tmp_path) == fetch.fetched == ["a" * 64 + ".pcap"]
+    assert (tmp_path / "web1" / fetch.fetched[0]).read_bytes() == content
+    assert (host.calls, fetch.fetched_bytes) == (4, 1000)
+    assert fetch.offers(offered, {"a" * 64}, intake.captures()) == []
+
+
+def test_a_capture_file_that_is_gone_is_left_out(tmp_path):
+    """What was rotated away since it was listed leaves nothing behind and stops nothing."""
+    offered, _refused = offer_with_capture(1000)
+    fetch = CaptureFetch(HonestHost(), Intake(str(tmp_path), "web1"), 300)
+    fetch.run(fetch.offers(offered, {"a" * 64}, set()), (), 1 << 20, 0)
+    assert (fetch.fetched, names(tmp_path)) == ([], [])
+
+
+def test_parts_of_the_other_kind_are_kept(tmp_path):
+    """Fetching capture files leaves alone what an interrupted run has of a segment, and the other way round."""
+    intake = Intake(str(tmp_path), "web1")
+    intake.open()
+    for key in ("b" * 64, "c" * 64 + ".pcap"):
+        intake.append(key, 0, b"begun")
+    intake.drop_stale_parts(set(), ".pcap")
+    assert names(tmp_path) == ["." + "b" * 64 + ".part"]
+    intake.drop_stale_parts(set())
+    assert names(tmp_path) == []
+    intake.close()
