@@ -138,8 +138,9 @@ class SocketRecord:
         unit="bytes",
     )
     received_bytes: Optional[int] = documented(
-        "Bytes of data that the local side received (tcp_info), since the connection began; at most one too much where "
-        "the local side closed first, since the peer's FIN counts as one; absent where the kernel does not count.",
+        "Bytes of data that the local side received (tcp_info), since the connection began; exact where the kernel's "
+        "programs tell of it, else at most one too much where the local side closed first, since the peer's FIN counts "
+        "as one; absent where the kernel does not count.",
         unit="bytes",
     )
     first_ns: int = documented(
