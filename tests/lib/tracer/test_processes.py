@@ -46,13 +46,15 @@ def test_attributes_are_read_from_a_recorded_process(root):
     """Parent, name, executable, effective user, unit and container come out of the process's files."""
     found = attributes(root, 812)
     assert found[:4] == (1, "nginx", "/usr/sbin/nginx (deleted)", 34)
-    assert found[5:] == ("nginx.service", None)
+    assert (found.unit, found.container, found.container_name) == ("nginx.service", None, None)
+    assert (found.session, found.parent) == (812, None)
 
 
 def test_what_may_not_be_read_is_not_known(root):
     """Without executable and control group the name is what the process calls itself, and the rest is None."""
     found = attributes(root, 900)
-    assert found == (812, "a) b\n\x1b[2J", None, 4000000, None, None, None)
+    assert found[:7] == (812, "a) b\n\x1b[2J", None, 4000000, None, None, None)
+    assert found.parent == (812, 4711)
 
 
 @pytest.mark.parametrize("case", CGROUPS, ids=lambda case: case["text"][:60])

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from whoneeds.model.errors import HostError
 from whoneeds.model.evidence import ProcessRecord
+from whoneeds.model.identity import parse_process_id, process_id
 from whoneeds.model.schema import check_value, columns
 from whoneeds.tracer.bpf.layout import MAX_STEPS, STEP_BYTES, TASK, TASK_BYTES, TASK_PATH
 from whoneeds.tracer.bpf.tasks import ControlGroups, ToldTasks, parse_task
@@ -19,6 +20,7 @@ from whoneeds.tracer.owners import Holder
 from whoneeds.tracer.status import identity_of
 
 SECOND_NS = 10**9
+BOOT = "0b0e7bb0-5a7d-4e5c-8f0a-3c1d2e4f5a6b"
 COLUMNS = {column.name: column for column in columns(ProcessRecord)}
 
 
@@ -121,7 +123,12 @@ def test_any_record_fits_its_columns(noise, count):
     """Whatever stands in a record, what comes out of it can be put into a segment."""
     tasks = ToldTasks("/nonexistent", 100, ControlGroups(()))
     for raw in (noise, noise[: TASK_PATH - 4] + count.to_bytes(4, sys.byteorder) + noise[TASK_PATH:]):
-        for name, value in tasks.attributes_of(tasks.take(raw))._asdict().items():
+        values = tasks.attributes_of(tasks.take(raw))._asdict()
+        parent = values.pop("parent")
+        if parent is not None:
+            values["parent_id"] = process_id("h", BOOT, *parent)
+            parse_process_id(values["parent_id"])
+        for name, value in values.items():
             check_value(COLUMNS[name], value)
 
 

@@ -32,6 +32,7 @@ from whoneeds.model.evidence import (
 from whoneeds.model.identity import process_id, socket_id
 from whoneeds.model.schema import table_name
 from whoneeds.segment.lives import LifeBlock
+from whoneeds.tracer.ancestors import Ancestors
 from whoneeds.tracer.owners import Holder, Holders
 from whoneeds.tracer.processes import Attributes
 from whoneeds.tracer.relations import Relations
@@ -74,6 +75,7 @@ class Observation:
         self._sightings = Sightings(told or {})
         self._unnamed: Set[Holder] = set()
         self._attributes: Dict[Holder, Attributes] = {}
+        self.ancestors = Ancestors()
         self._gaps: Dict[Tuple[str, str, str], List[Any]] = {}
         #: Ends of connections as the kernel's programs told of them, and when their processes were first and last told.
         self.lives: List[LifeBlock] = []
@@ -179,6 +181,11 @@ class Observation:
         """Say what a process is; said again, the last word counts."""
         self._attributes[holder] = attributes
         self._unnamed.discard(holder)
+        self.ancestors.want_parent(attributes, self._attributes)
+
+    def name_ancestor(self, holder: Holder, attributes: Optional[Attributes], at: Instant) -> None:
+        """Say what one of `ancestors` is; None if that cannot be known any more."""
+        self.ancestors.tell(holder, attributes, self.instant_ns(at), self._attributes)
 
     def add_gap(
         self, source: str, reason: str, detail: str, first: Instant, last: Instant, lost: Optional[int] = None
@@ -234,15 +241,23 @@ class Observation:
 
     def _processes(self, spans: Dict[Holder, List[int]]) -> Iterator[ProcessRecord]:
         for holder, (first_ns, last_ns) in sorted(self._widen(spans).items()):
-            yield ProcessRecord(
-                process_id=process_id(self.host, self.boot_id, holder.pid, holder.start_ticks),
-                host=self.host,
-                pid=holder.pid,
-                start_ticks=holder.start_ticks,
-                first_ns=first_ns,
-                last_ns=last_ns,
-                **self._attributes[holder]._asdict(),
-            )
+            yield self._process(holder, self._attributes[holder], first_ns, last_ns)
+        for ancestor in self.ancestors.without(spans):
+            yield self._process(*ancestor, ancestor.asked_ns)
+
+    def _process(self, holder: Holder, attributes: Attributes, first_ns: int, last_ns: int) -> ProcessRecord:
+        values = attributes._asdict()
+        parent = values.pop("parent")
+        return ProcessRecord(
+            process_id=process_id(self.host, self.boot_id, *holder),
+            host=self.host,
+            pid=holder.pid,
+            start_ticks=holder.start_ticks,
+            parent_id=None if parent is None else process_id(self.host, self.boot_id, *parent),
+            first_ns=first_ns,
+            last_ns=last_ns,
+            **values,
+        )
 
     def _told_gaps(self, closed: Instant) -> Iterator[Gap]:
         for record, left_out in self.relations.left_out.items():

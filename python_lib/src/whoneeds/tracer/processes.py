@@ -7,9 +7,10 @@ was opened: once that process is gone, reads fail, even when the number is in us
 
 import os
 import re
-from typing import Callable, Dict, NamedTuple, Optional
+from typing import Callable, Dict, NamedTuple, Optional, Tuple
 
 from whoneeds.model.errors import Denied, Gone, HostError
+from whoneeds.tracer import containers
 from whoneeds.tracer.cgroups import parse_cgroup
 from whoneeds.tracer.text import legal_text
 
@@ -42,6 +43,10 @@ class Attributes(NamedTuple):
     user: Optional[str]
     unit: Optional[str]
     container: Optional[str]
+    container_name: Optional[str] = None
+    session: Optional[int] = None
+    #: Number and start of the process that began it.
+    parent: Optional[Tuple[int, int]] = None
 
 
 class Stat(NamedTuple):
@@ -50,6 +55,7 @@ class Stat(NamedTuple):
     comm: str
     ppid: int
     start_ticks: int
+    session: int
 
 
 def parse_stat(text: str) -> Stat:
@@ -63,12 +69,12 @@ def parse_stat(text: str) -> Stat:
     Examples
     --------
     >>> parse_stat("7 (a) b) S 1 7 7 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4711 0 0")
-    Stat(comm='a) b', ppid=1, start_ticks=4711)
+    Stat(comm='a) b', ppid=1, start_ticks=4711, session=7)
     """
     opening, closing = text.find("("), text.rfind(")")
     fields = text[closing + 1 :].split()
-    if 0 <= opening < closing and len(fields) >= 20 and _NUMBER.match(fields[1]) and _NUMBER.match(fields[19]):
-        return Stat(text[opening + 1 : closing], int(fields[1]), int(fields[19]))
+    if 0 <= opening < closing and len(fields) >= 20 and all(_NUMBER.match(fields[at]) for at in (1, 3, 19)):
+        return Stat(text[opening + 1 : closing], int(fields[1]), int(fields[19]), int(fields[3]))
     raise HostError("process state", expected="22 fields or more, with small numbers", found=ascii(text[:60]))
 
 
@@ -206,9 +212,11 @@ def read_attributes(directory: int, pid: int, users: UserNames) -> Attributes:
         exe = os.readlink("exe", dir_fd=directory)
     except OSError:
         pass  # no right to, or a process that is just ending
-    unit = container = None
+    unit = container = container_name = None
     try:
-        unit, container = parse_cgroup(read_text(directory, "cgroup"))
+        cgroup = read_text(directory, "cgroup")
+        unit, container = parse_cgroup(cgroup)
+        container_name = containers.SYSTEM.name(container, cgroup, uid)
     except OSError:
         pass  # a kernel without control groups
     return Attributes(
@@ -219,7 +227,26 @@ def read_attributes(directory: int, pid: int, users: UserNames) -> Attributes:
         user=None if uid is None else users.name(uid),
         unit=unit,
         container=container,
+        container_name=container_name,
+        session=stat.session,
+        parent=_find_parent(directory, stat),
     )
+
+
+def _find_parent(directory: int, stat: Stat) -> Optional[Tuple[int, int]]:
+    """Number and start of the parent of an open process; None for one without, or if that changed meanwhile.
+
+    A process whose parent ends gets another parent at once. So if it has the same one after the parent was asked as
+    before, it was that one that answered, and no later process with its number.
+    """
+    if stat.ppid == 0:
+        return None
+    try:
+        parent = parse_stat(read_text(directory, f"../{stat.ppid}/stat"))
+        again = read_stat(directory)
+    except (OSError, HostError):
+        return None
+    return (stat.ppid, parent.start_ticks) if again.ppid == stat.ppid else None
 
 
 def _effective_uid(status: str) -> Optional[int]:

@@ -158,16 +158,7 @@ class Sampler:
                 observation.name(holder, self._attributes[holder])
 
     def _read(self, holder: Holder) -> Optional[Attributes]:
-        try:
-            directory = open_process(self.root, holder.pid)
-            try:
-                if read_stat(directory).start_ticks != holder.start_ticks:
-                    return None
-                return read_attributes(directory, holder.pid, self._users)
-            finally:
-                os.close(directory)
-        except (HostError, OSError):
-            return None
+        return ask_process(self.root, holder, self._users)
 
     def _sample_psutil(self, observation: Observation, at: Instant) -> Tally:
         from whoneeds.tracer import psutil_source
@@ -186,6 +177,20 @@ class Sampler:
         """Drop what is remembered of processes that are gone; called when a segment is closed."""
         alive = set(list_pids(self.root)) if self.source == "table" else set()
         self._attributes = {holder: known for holder, known in self._attributes.items() if holder.pid in alive}
+
+
+def ask_process(root: str, holder: Holder, users: UserNames) -> Optional[Attributes]:
+    """What a process says of itself; None if it is gone."""
+    try:
+        directory = open_process(root, holder.pid)
+        try:
+            if read_stat(directory).start_ticks != holder.start_ticks:
+                return None
+            return read_attributes(directory, holder.pid, users)
+        finally:
+            os.close(directory)
+    except (HostError, OSError):
+        return None
 
 
 def choose_source(wanted: Sequence[str]) -> str:

@@ -9,8 +9,9 @@ from whoneeds.tracer import sock_diag
 from whoneeds.tracer.namespaces import NamespaceFinder, open_in_namespaces, own_namespace
 from whoneeds.tracer.observation import Instant, Observation
 from whoneeds.tracer.owners import Holders, list_pids
+from whoneeds.tracer.processes import UserNames
 from whoneeds.tracer.relations import UnixConnection
-from whoneeds.tracer.sampler import gap_reason
+from whoneeds.tracer.sampler import ask_process, gap_reason
 from whoneeds.tracer.translations import Translations
 from whoneeds.tracer.unix_diag import UnixSocket, find_talks, list_unix_sockets
 
@@ -32,6 +33,7 @@ class Surroundings:
         self._own = own_namespace(root)
         self._finder = NamespaceFinder(root)
         self._translations = Translations(root)
+        self._users = UserNames()
         self._turn = 0
 
     def look(
@@ -55,6 +57,15 @@ class Surroundings:
         self._translations.look(observation, at, doors)
         if turn % UNIX_EVERY == 0:
             self._look_at_unix(observation, at, doors, owners)
+        self._name_ancestors(observation, at)
+
+    def _name_ancestors(self, observation: Observation, at: Instant) -> None:
+        """Ask the ancestors of processes who they are, also those that hold no socket."""
+        missing = observation.ancestors.missing
+        while missing:
+            for holder in missing:
+                observation.name_ancestor(holder, ask_process(self.root, holder, self._users), at)
+            missing = observation.ancestors.missing
 
     def prepare(self, observation: Observation, at: Instant) -> None:
         """Do what needs rights that may be given up afterwards."""

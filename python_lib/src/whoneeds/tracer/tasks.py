@@ -46,6 +46,7 @@ class _Task(NamedTuple):
     ppid: Optional[int]
     name: str
     path: Optional[str]
+    parent: Optional[Holder] = None
 
 
 class Tasks:
@@ -90,8 +91,10 @@ class Tasks:
         if len(self._tasks) >= _MAX_TASKS:
             self.forget_gone()
         holder = Holder(event.tid, self._ticks(event.at_ns))
-        ppid = creator.holder.pid if creator is not None else None
-        self._tasks[event.tid] = _Task(holder, ppid, event.name, creator.path if creator is not None else None)
+        if creator is None:
+            self._tasks[event.tid] = _Task(holder, None, event.name, None)
+        else:
+            self._tasks[event.tid] = _Task(holder, creator.holder.pid, event.name, creator.path, creator.holder)
 
     def _execute(self, event: Executed) -> None:
         task = self._tasks.get(event.old_tid) or self._tasks.get(event.pid)
@@ -147,7 +150,8 @@ class Tasks:
             self._tasks[tid] = task
             return task
         name = program_name(_resolved(task.path), task.name)
-        self._attributes[task.holder] = Attributes(task.ppid, name, None, None, None, None, None)
+        told = Attributes(task.ppid, name, None, None, None, None, None)
+        self._attributes[task.holder] = told._replace(parent=task.parent)
         return task
 
     def _look_up(self, tid: int, at_ns: int) -> Optional[Holder]:

@@ -6,6 +6,7 @@ import time
 from typing import Callable, Dict, List, NamedTuple, Optional, Set
 
 from whoneeds.model.errors import HostError
+from whoneeds.tracer import containers
 from whoneeds.tracer.bpf.layout import MAX_STEPS, STEP_BYTES, TASK, TASK_PATH
 from whoneeds.tracer.cgroups import parse_cgroup
 from whoneeds.tracer.owners import Holder
@@ -118,14 +119,17 @@ class ToldTasks:
         elif found.exe is None and told.exe is not None:  # asked without the right to read that
             name = program_name(told.exe, told.name)
             found = found._replace(exe=legal_text(told.exe, _EXE_LENGTH), name=name)
+        if found.parent is None and told.parent is not None:
+            found = found._replace(parent=(told.parent.pid, told.parent.start_ticks))
         self._attributes[told.holder] = found
         return told.holder
 
     def _attributes_told(self, told: ToldTask) -> Attributes:
-        unit = container = None
+        unit = container = container_name = None
         path = self._cgroups.path_of(told.cgroup)
         if path is not None:
             unit, container = parse_cgroup(f"0::{path}\n")
+            container_name = containers.SYSTEM.name(container, path, told.uid)
         return Attributes(
             ppid=told.parent.pid if told.parent is not None else None,
             name=program_name(told.exe, told.name),
@@ -134,6 +138,8 @@ class ToldTasks:
             user=None if told.uid is None else self._users.name(told.uid),
             unit=unit,
             container=container,
+            container_name=container_name,
+            parent=None if told.parent is None else (told.parent.pid, told.parent.start_ticks),
         )
 
     def attributes_of(self, holder: Holder) -> Optional[Attributes]:
