@@ -6,6 +6,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from whoneeds.model.errors import HostError
 from whoneeds.model.evidence import ProcessRecord, SocketRecord
@@ -14,7 +16,9 @@ from whoneeds.tracer.bpf.listing import ListingSampler, make_batches
 from whoneeds.tracer.bpf.listing_program import LISTED
 from whoneeds.tracer.bpf.load import load, scope_here
 from whoneeds.tracer.bpf.source import open_programs
-from whoneeds.tracer.observation import Observation
+from whoneeds.tracer.observation import Instant, Observation
+from whoneeds.tracer.owners import Holder
+from whoneeds.tracer.processes import Attributes
 from whoneeds.tracer.sampler import Sampler
 
 BOOT = "0b0e7bb0-5a7d-4e5c-8f0a-3c1d2e4f5a6b"
@@ -162,3 +166,86 @@ def test_a_listing_is_taken_apart_by_namespace_and_protocol():
         ("5", "tcp", 1, 0), ("5", "udp", 1, 0), ("6", "tcp", 1, 0), ("6", "udp", 1, 0), ("5", "tcp", 0, 1),
     ]  # fmt: skip
     assert batches[0].read(batches[0].rows[0]) == (identity, 10, 77, 0, None, 3, 2)
+
+
+SOCKETS = st.lists(
+    st.tuples(
+        st.integers(0, 5),  # which socket
+        st.sampled_from([1, 8, 10]),  # its state
+        st.integers(0, 2),  # bytes
+        st.sets(st.sampled_from([(10, 2_000_000_000), (11, 3_000_000_000), (12, 4_000_000_000)]), min_size=1),
+        st.integers(1, 2),  # how often each holder has it open
+    ),
+    max_size=6,
+    unique_by=lambda row: row[0],
+)
+
+
+class Listed:
+    """Stands for the kernel: gives listings that were drawn, in parts, and names every process."""
+
+    listing, ticks_per_s = -1, 100
+
+    def __init__(self):
+        self.parts = []
+
+    def take_told(self, observation):
+        """Nothing is told beside the listing."""
+
+    def name_holders(self, observation):
+        """Every process is known."""
+        for holder in list(observation.unnamed()):
+            name_process(observation, holder)
+
+
+def name_process(observation, holder):
+    """Give a process a name."""
+    observation.name(holder, Attributes(1, f"p{holder.pid}", None, 0, None, None, None))
+
+
+def row_of(number, state, count, pid, start_ns):
+    """A row of the listing."""
+    identity = struct.pack(">HH", 1000 + number, 80) + bytes(36) + struct.pack("=Q", number + 1)
+    return LISTED.pack(identity, 2, state, 6 if number % 2 else 17, 0, 5, 100 + number, count, count, pid, start_ns)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(SOCKETS, st.booleans()), min_size=1, max_size=7), st.integers(1, 4))
+def test_changes_alone_come_to_the_same_as_whole_listings(samples, part):
+    """Keeping the first listing and telling changes gives the records that looking at every row each time gives."""
+    kernel = Listed()
+    sampler = ListingSampler(kernel)
+    sampler._read_parts = lambda _observation: iter(kernel.parts)
+    quick, slow = (Observation("h", BOOT, Instant(10**18, 10**9)) for _way in range(2))
+    for number, (drawn, rotate) in enumerate(samples):
+        at = Instant(10**18 + number * 10**9, (number + 1) * 10**9)
+        rows = [
+            row_of(which, state, count, *holder)
+            for which, state, count, holders, times in drawn
+            for holder in sorted(holders)
+            for _time in range(times)
+        ]
+        kernel.parts = [b"".join(rows[begin : begin + part]) for begin in range(0, len(rows), part)]
+        sampler.sample(quick, at)
+        held = {
+            100 + which: tuple(sorted(Holder(pid, start_ns // 10**7) for pid, start_ns in holders))
+            for which, _state, _count, holders, _times in drawn
+        }
+        whole = {}
+        for batch in make_batches([b"".join(rows)], ()):
+            before = whole.get(batch.protocol, batch._replace(rows=[]))
+            whole[batch.protocol] = batch._replace(rows=[*before.rows, *batch.rows])
+        slow.sources.add("table")
+        slow.add_sample(at, list(whole.values()), held)
+        for holder in list(slow.unnamed()):
+            name_process(slow, holder)
+        assert sampler.owners == held
+        if rotate:
+            assert by_identity(quick.records(at)) == by_identity(slow.records(at))
+            quick, slow = (Observation("h", BOOT, at) for _way in range(2))
+    assert by_identity(quick.records(at)) == by_identity(slow.records(at))
+
+
+def by_identity(tables):
+    """Rows in an order that does not depend on when they were made."""
+    return {record: sorted(map(str, rows)) for record, rows in tables.items()}

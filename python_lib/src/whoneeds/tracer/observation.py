@@ -36,7 +36,7 @@ from whoneeds.tracer.ancestors import Ancestors
 from whoneeds.tracer.owners import Holder, Holders
 from whoneeds.tracer.processes import Attributes
 from whoneeds.tracer.relations import Relations
-from whoneeds.tracer.sightings import EVENT, Sighting, Sightings
+from whoneeds.tracer.sightings import EVENT, Sighting, Sightings, Standing
 from whoneeds.tracer.socket_rows import Batch, Ended, Ends, Row, Where
 
 _DETAIL_LENGTH = 255
@@ -127,6 +127,16 @@ class Observation:
         """
         self._sightings.add_sample(self.instant_ns(at), self._noted(batches), holders, moved, partial=partial)
         self._note_holders()
+
+    def stand(self, at: Instant, standing: Standing) -> None:
+        """Take in the first sample of a listing that is told by its changes."""
+        self.sources.add("table")
+        self._sightings.stand(self.instant_ns(at), standing)
+        self._note_holders()
+
+    def touch(self, batches: Iterable[Batch]) -> None:
+        """Rows of such a listing are about to change, or their holders."""
+        self._sightings.touch(batches)
 
     def _noted(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         for batch in batches:

@@ -17,6 +17,7 @@ from typing import (
     Iterator,
     List,
     Mapping,
+    NamedTuple,
     Optional,
     Set,
     Tuple,
@@ -96,6 +97,24 @@ class _Place:
         self.rows: Dict[Hashable, Tuple[Any, ...]] = {}
 
 
+class Standing(NamedTuple):
+    """The way to the rows of a listing that is told by its changes.
+
+    Attributes
+    ----------
+    rows : callable
+        All rows as they are now, in batches.
+    number : callable
+        How many these are.
+    holders : mapping of int to tuple of Holder
+        Processes by socket inode, as they are now.
+    """
+
+    rows: Callable[[], Iterable[Batch]]
+    number: Callable[[], int]
+    holders: Mapping[int, Holders]
+
+
 class Sightings:
     """The sockets of a segment.
 
@@ -122,9 +141,11 @@ class Sightings:
         self._places: Dict[Where, _Place] = {where: _Place(keys) for where, keys in told.items()}
         self._by_inode: Dict[int, Sighting] = {}
         self._instants_ns: List[int] = []
+        self._standing: Optional[Standing] = None
 
     def __len__(self) -> int:
-        return sum(len(place.sockets) for place in self._places.values())
+        standing = 0 if self._standing is None else self._standing.number()
+        return max(standing, 0) + sum(len(place.sockets) for place in self._places.values())
 
     def sockets(self) -> Iterator[Tuple[str, Sighting]]:
         """Every socket with its namespace, all samples put down to it."""
@@ -133,6 +154,64 @@ class Sightings:
                 if socket.standing:
                     self.settle(socket, self.samples)
                 yield netns, socket
+        if self._standing is not None:
+            yield from self._untouched(self._standing)
+
+    def _untouched(self, standing: "Standing") -> Iterator[Tuple[str, Sighting]]:
+        """Sockets that were in every sample as they were in the first, made one by one."""
+        made: Set[int] = set()  # there is a row for each holder, and for each time that it holds the socket
+        for batch in standing.rows():
+            place = self._places.get((batch.netns, batch.protocol))
+            for raw in batch.rows:
+                key = raw[batch.key]
+                number = hash(key)  # of 64 bits; the keys themselves would take much more room
+                if number in made or (place is not None and key in place.sockets):
+                    continue
+                made.add(number)
+                socket = self._make_standing(batch, raw, standing.holders)
+                self.settle(socket, self.samples)
+                yield batch.netns, socket
+
+    def _make_standing(self, batch: Batch, raw: Any, holders: Mapping[int, Holders]) -> Sighting:
+        """A socket that stands since the first sample, seen in that alone so far."""
+        key, state, inode, uid, sent, received, family = batch.read(raw)
+        socket = Sighting(batch.protocol, batch.decode(family, key), batch.source, self._instants_ns[0])
+        socket.state, socket.inode, socket.uid, socket.sent, socket.received = state, inode, uid, sent, received
+        socket.standing = socket.counted = True
+        socket.turn = socket.settled = socket.span.samples = 1
+        socket.holders = holders.get(inode, NOBODY)
+        return socket
+
+    def stand(self, now_ns: int, standing: "Standing") -> None:
+        """Take in a first sample of which nothing is kept but the way to its rows, for as long as they stand.
+
+        Parameters
+        ----------
+        now_ns : int
+            When it was taken, as the segment counts.
+        standing : Standing
+        """
+        self.samples += 1
+        self._instants_ns.append(now_ns)
+        self._standing = standing
+        for holders in set(standing.holders.values()):
+            self.new_holders.update(holders)
+
+    def touch(self, batches: Iterable[Batch]) -> None:
+        """These rows stood up to the last sample and are about to change; called before their holders do."""
+        if self._standing is None:
+            return
+        for batch in batches:
+            place = self._places.setdefault((batch.netns, batch.protocol), _Place(()))
+            for raw in batch.rows:
+                key = raw[batch.key]
+                if key in place.sockets:
+                    continue
+                socket = place.sockets[key] = self._make_standing(batch, raw, self._standing.holders)
+                place.rows[key] = ()
+                self.settle(socket, self.samples)
+                if socket.inode:
+                    self._by_inode[socket.inode] = socket
 
     def add_sample(
         self,
@@ -179,7 +258,7 @@ class Sightings:
             for raw in batch.rows:
                 self._look_at(place, batch, raw, holders)
                 place.rows[raw[batch.key]] = ()  # what changes is told: there is nothing to compare with
-            self._end_rows(place, [key for key in batch.gone if key in place.rows])
+            self._end_rows(place, [key for key in dict.fromkeys(batch.gone) if key in place.rows])
             return
         # whatever is done for each row here is done by the interpreter's own loops: there may be a hundred thousand
         keys = list(map(itemgetter(batch.key), batch.rows))

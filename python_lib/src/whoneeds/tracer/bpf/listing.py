@@ -19,6 +19,7 @@ from whoneeds.tracer.namespaces import own_namespace
 from whoneeds.tracer.observation import Instant, Observation
 from whoneeds.tracer.owners import Holder, Holders
 from whoneeds.tracer.sampler import Tally
+from whoneeds.tracer.sightings import Standing
 from whoneeds.tracer.sock_diag import PROTOCOL_NAMES, decode_ends
 from whoneeds.tracer.socket_rows import Batch, Row
 
@@ -74,18 +75,23 @@ class ListingSampler:
         """
         first = observation.samples == 0
         begun, ended = self._list(observation)
+        if not first:
+            observation.touch(make_batches([b"".join(ended), b"".join(self._joined(begun, ended))], ()))
         moved = self._update_holders(begun, ended)
         if first:
-            parts: Iterable[bytes] = (b"".join(rows) for _number, rows in self._parts)
-            batches = make_batches(parts, ())
             self._holding = len({holder for holders in self._holders.values() for holder in holders})
+            observation.stand(at, Standing(self._all_batches, self._count, self._holders))
         else:
             batches = make_batches([b"".join(begun)], self._find_gone(begun, ended))
-        observation.sources.add("table")
-        # a segment that has just been opened knows nothing yet: all that is listed is a change to it
-        observation.add_sample(at, self._noting_others(batches), self._holders, moved, partial=True)
+            observation.add_sample(at, self._noting_others(batches), self._holders, moved, partial=True)
         self._events.name_holders(observation)
-        return Tally(sum(len(rows) for _number, rows in self._parts), self._holding, 0)
+        return Tally(self._count(), self._holding, 0)
+
+    def _all_batches(self) -> Iterator[Batch]:
+        return self._noting_others(make_batches((b"".join(rows) for _number, rows in self._parts), ()))
+
+    def _count(self) -> int:
+        return sum(len(rows) for _number, rows in self._parts)
 
     def _noting_others(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         own = str(self.own_namespace)
@@ -162,6 +168,14 @@ class ListingSampler:
             holder = Holder(pid, start_ns * self._events.ticks_per_s // 1_000_000_000)
             holders = self._alone[pid, start_ns] = (holder,)
         return holders
+
+    def _joined(self, begun: AbstractSet[bytes], ended: AbstractSet[bytes]) -> Iterator[bytes]:
+        """Rows of further holders of sockets that stand as they were; called before the holders are updated."""
+        changed = {_INODE.unpack(row)[0] for row in ended}
+        for row in begun:
+            (inode,) = _INODE.unpack(row)
+            if inode in self._holders and inode not in changed:
+                yield row
 
     def _find_gone(self, begun: AbstractSet[bytes], ended: AbstractSet[bytes]) -> List[bytes]:
         """Rows of sockets that are not listed any more, neither changed nor with another holder."""
