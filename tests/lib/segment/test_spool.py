@@ -132,6 +132,24 @@ def test_a_folder_of_somebody_else_is_refused(folder):
         open_spool(str(folder), GENEROUS)
 
 
+@pytest.mark.root
+def test_root_may_look_into_a_folder_of_another_user_and_not_write_there(folder):
+    """What lies in a folder of a user without privilege is told to root, unless others may write into it too."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root to give a folder away")
+    spool = open_spool(str(folder), GENEROUS)
+    spool.put(segments.header(1), segments.tables())
+    spool.close()
+    for place in (folder, folder / "segments"):
+        os.chown(place, 65534, 65534)
+    assert spool_usage(str(folder)).segments == 1
+    with pytest.raises(SettingsError, match="owner 65534"):
+        open_spool(str(folder), GENEROUS)
+    (folder / "segments").chmod(0o770)
+    with pytest.raises(SettingsError, match="mode 0770"):
+        spool_usage(str(folder))
+
+
 def test_prepared_links_are_not_followed(tmp_path, folder):
     """A link in the place of the lock or the counter does not lead the tracer to another file."""
     target = tmp_path / "target"

@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 import array
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
+from pathlib import Path
 
 import pytest
 
+import whoneeds
 from whoneeds.model.errors import HostError
 from whoneeds.tracer.bpf.load import Loaded, from_named
 from whoneeds.tracer.handover import handed_descriptors, store_descriptors
@@ -134,3 +138,59 @@ def test_without_privileges_nothing_of_others_can_be_opened_and_none_comes_back(
         {**dict.fromkeys(("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"), nothing), "NoNewPrivs": "1"}
     )
     assert refused == "refused"
+
+
+@pytest.mark.root
+def test_the_check_says_what_a_user_without_any_right_cannot_do():
+    """The check passes for an interpreter that everybody may run, and names one that nobody else may run."""
+    if os.geteuid() != 0:
+        pytest.skip("loading programs needs root")
+    program = "import sys; sys.path.insert(0, {!r}); from whoneeds.tracer.command import main; sys.exit(main({!r}))"
+    library, words = str(Path(whoneeds.__file__).parents[1]), ["trace", "load", "--check"]
+    with tempfile.TemporaryDirectory() as hidden:
+        private = Path(hidden) / "python3"
+        shutil.copy(os.path.realpath(sys.executable), private)
+        setting = f"import sys; sys.executable = {str(private)!r}; " + program.format(library, words)
+        done = subprocess.run([sys.executable, "-c", setting], capture_output=True, text=True, check=False)
+    if "kernel program" in done.stderr:
+        pytest.skip(done.stderr)
+    assert done.returncode == 1
+    assert "run this interpreter; found" in done.stderr
+    assert str(private) in done.stderr
+    setting = "import sys; sys.executable = '/bin/true'; " + program.format(library, words)
+    done = subprocess.run([sys.executable, "-c", setting], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.strip()) == (
+        0, "the kernel takes the programs, and a user without any right can use them",
+    )  # fmt: skip
+
+
+@pytest.mark.root
+def test_a_packet_socket_that_was_handed_over_is_read_without_privilege():
+    """Packets of a socket that root opened are taken in by a process that could not open one itself."""
+    if os.geteuid() != 0:
+        pytest.skip("packet sockets need root")
+    program = (
+        "import socket, time\n"
+        "from whoneeds.tracer import clocks\n"
+        "from whoneeds.tracer.packets import PacketLimits, begin_capture, open_to_hand_over\n"
+        "from whoneeds.tracer.privileges import give_up_privileges\n"
+        "from whoneeds.tracer.observation import Observation\n"
+        "named, refused = open_to_hand_over('headers')\n"
+        "assert refused is None, refused\n"
+        "give_up_privileges()\n"
+        "at = clocks.now()\n"
+        "assert begin_capture('headers', PacketLimits(), 1, at)[1] is not None\n"
+        "source, refused = begin_capture('headers', PacketLimits(), 1, at, [named[0][1]])\n"
+        "assert refused is None, refused\n"
+        "taking = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+        "taking.bind(('127.0.0.1', 0))\n"
+        "socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', taking.getsockname())\n"
+        "observation = Observation('host', 'boot', at)\n"
+        "until = time.monotonic() + 10\n"
+        "while not source.packets and time.monotonic() < until:\n"
+        "    source.read(observation, clocks.now())\n"
+        "    time.sleep(0.05)\n"
+        "print(named[0][0], source.packets > 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.stderr, done.stdout) == ("", "whoneeds-packets True\n")

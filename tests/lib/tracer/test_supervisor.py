@@ -8,6 +8,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
 from runs import read_all, rows, status, wait_for
 
 from whoneeds.model.evidence import Gap
@@ -63,3 +64,23 @@ def test_a_number_that_went_to_another_process_is_not_killed(trace, folder):
         assert "no tracer runs" in answer.stdout
         assert bystander.poll() is None
         bystander.kill()
+
+
+@pytest.mark.root
+def test_root_ends_nothing_but_what_belongs_to_the_owner_of_the_directory(trace, folder):
+    """A state file that a user without privilege wrote leads root to no process of somebody else's."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root to be led astray")
+    with subprocess.Popen(["/bin/sleep", "60"]) as bystander:
+        stat = Path(f"/proc/{bystander.pid}/stat").read_text()
+        document = {"schema": 1, "pid": bystander.pid, "start_ticks": int(stat.rpartition(")")[2].split()[19])}
+        path = Path(folder) / "supervisor.json"
+        path.write_text(json.dumps(document))
+        os.chown(folder, 65534, 65534)
+        answer = subprocess.run([*trace, "stop", "--dir", folder], check=False, stderr=-1, text=True)
+        assert answer.returncode == 1
+        assert "expected a process of user 65534" in answer.stderr
+        assert bystander.poll() is None
+        os.chown(folder, 0, 0)
+        subprocess.run([*trace, "stop", "--dir", folder], check=True, stdout=-1)
+        assert bystander.wait(5) == -signal.SIGTERM

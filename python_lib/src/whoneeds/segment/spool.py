@@ -25,8 +25,16 @@ _COUNT_FORMAT = "{:020d}\n"
 _WAITING_BYTES = 32 << 20
 
 
-def open_private_directory(path: str, *, create: bool = True) -> int:
+def open_private_directory(path: str, *, create: bool = True, reads: bool = False) -> int:
     """Open a directory that only its owner may change; make it (mode 0700) if it is not there.
+
+    Parameters
+    ----------
+    path : str
+    create : bool, default True
+    reads : bool, default False
+        Nothing is written into it. Then root, who may read everything, may open that of another user: of the one that
+        a tracer without privilege runs as. Nothing in it is to be trusted.
 
     Returns
     -------
@@ -49,15 +57,15 @@ def open_private_directory(path: str, *, create: bool = True) -> int:
             found=str(error.strerror),
             remedy="make it, or name another one with --dir",
         ) from error
-    found = os.fstat(descriptor)
+    found, user = os.fstat(descriptor), os.geteuid()
     mode = stat.S_IMODE(found.st_mode)
-    if found.st_uid != os.geteuid() or mode & 0o022:
+    if mode & 0o022 or (found.st_uid != user and not (reads and user == 0)):
         os.close(descriptor)
         raise SettingsError(
             f"directory {path}",
-            expected=f"one of user {os.geteuid()} that nobody else may write into",
+            expected=f"one of user {user} that nobody else may write into",
             found=f"owner {found.st_uid}, mode {mode:04o}",
-            remedy=f"chown {os.geteuid()} and chmod 0700 it, or name another one with --dir",
+            remedy=f"chown {user} and chmod 0700 it, or name another one with --dir",
         )
     return descriptor
 
@@ -263,9 +271,9 @@ def spool_usage(path: str) -> Spooled:
     ------
     SettingsError
     """
-    directory = open_private_directory(path, create=False)
+    directory = open_private_directory(path, create=False, reads=True)
     try:
-        segments = open_private_directory(os.path.join(path, _SEGMENTS), create=False)
+        segments = open_private_directory(os.path.join(path, _SEGMENTS), create=False, reads=True)
         try:
             sizes = _sizes(segments)
         finally:

@@ -31,6 +31,7 @@ examples:
 _LOAD_EXAMPLES = """\
 examples:
   whoneeds trace load --check
+  ExecStartPre=+... whoneeds trace load --config /etc/whoneeds/tracer.json    (in a unit; see docs/operations.md)
 """
 _STOP_EXAMPLES = """\
 examples:
@@ -58,7 +59,8 @@ def build_parser() -> argparse.ArgumentParser:
     for parser_of_verb in (run, start):
         _add_run_options(parser_of_verb)
     load = _verb(verbs, "load", "prepare what needs root for a service that runs without any right", _LOAD_EXAMPLES)
-    load.add_argument("--check", action="store_true", help="load the programs, say so, and let them go again")
+    load.add_argument("--check", action="store_true", help="load the programs, try them without any right, let them go")
+    load.add_argument("--config", metavar="FILE", help="configuration file (JSON): which packets are taken in")
     stop = _verb(verbs, "stop", "end what 'start' or 'run' began, after it has written what it saw", _STOP_EXAMPLES)
     status = _verb(verbs, "status", "say how the tracer of a directory is", _STATUS_EXAMPLES)
     for parser_of_verb in (stop, status):
@@ -146,6 +148,9 @@ def _load(arguments: argparse.Namespace) -> int:
 
     from whoneeds.tracer.bpf.load import load, scope_here
     from whoneeds.tracer.handover import store_descriptors
+    from whoneeds.tracer.packets import open_to_hand_over
+    from whoneeds.tracer.settings import make_settings, read_config
+    from whoneeds.tracer.trial import try_without_privilege
 
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not arguments.check and not address:
@@ -156,9 +161,16 @@ def _load(arguments: argparse.Namespace) -> int:
             remedy="use --check to see whether the kernel takes the programs, or 'whoneeds trace run' to trace as root",
         )
     loaded = load(scope_here())
-    if not arguments.check:
-        store_descriptors(loaded.named(), address)
-    print("the kernel takes the programs", file=sys.stderr)
+    if arguments.check:
+        try_without_privilege(loaded)
+        print("the kernel takes the programs, and a user without any right can use them", file=sys.stderr)
+    else:
+        settings = make_settings(read_config(arguments.config) if arguments.config else {}, {})
+        wanted = settings.packets if "packets" in settings.sources else "off"
+        packets, refused = open_to_hand_over(wanted)
+        store_descriptors([*loaded.named(), *packets], address)
+        if refused is not None:
+            print(f"traced without packets: {refused}", file=sys.stderr)
     loaded.close()
     return 0
 

@@ -13,8 +13,9 @@ from whoneeds.tracer.bpf.listing import ListingSampler
 from whoneeds.tracer.bpf.source import ProgramEvents
 from whoneeds.tracer.event_sources import Events, open_any_events
 from whoneeds.tracer.events import EventSource, open_events
+from whoneeds.tracer.handover import handed_descriptors
 from whoneeds.tracer.observation import Instant, Observation
-from whoneeds.tracer.packets import PacketLimits, PacketSource, begin_capture
+from whoneeds.tracer.packets import HANDED_NAME, PacketLimits, PacketSource, begin_capture
 from whoneeds.tracer.privileges import give_up_privileges
 from whoneeds.tracer.sampler import Sampler, Tally, choose_source, gap_reason
 from whoneeds.tracer.settings import Settings
@@ -72,7 +73,8 @@ class Observers:
             self.sampler, self.privileged = ListingSampler(self.events), True
         if "packets" in settings.sources and settings.packets != "off":
             limits = PacketLimits(settings.packets_per_s, settings.packets_bytes)
-            self.packets, refused = begin_capture(settings.packets, limits, self.sampler.own_namespace, at)
+            handed = handed_descriptors(os.environ).get(HANDED_NAME, ())
+            self.packets, refused = begin_capture(settings.packets, limits, self.sampler.own_namespace, at, handed)
             if refused is not None:
                 self._miss("packets", refused, _NO_PACKETS)
         self.surroundings = Surroundings()

@@ -7,10 +7,12 @@ the reader had no room for, or no time (`packets_per_s`), is counted, and a name
 does not count as watched: from there no silence is taken for absence.
 """
 
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set, Tuple, Type
+import socket
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple, Type
 
 from whoneeds.model.errors import Gone, HostError
 from whoneeds.model.evidence import CaptureRecord, ExchangeRecord, NameRecord
+from whoneeds.tracer.addresses import open_addresses
 from whoneeds.tracer.capture_filter import NAME_PORTS, TCP, UDP, WORDS, make_filter
 from whoneeds.tracer.client_hello import server_name
 from whoneeds.tracer.dns_answers import parse_answer
@@ -25,6 +27,8 @@ from whoneeds.tracer.pcap import PcapFile, interface_base
 from whoneeds.tracer.sampler import gap_reason
 from whoneeds.tracer.sock_diag import IPV4, IPV6, address_text
 
+#: Name under which a packet socket is handed over.
+HANDED_NAME = "whoneeds-packets"
 #: The ring of the tracer's own namespace, and those of the others, of which there can be many.
 _OWN_RING, _OTHER_RING = (32 << 10, 64), (16 << 10, 16)
 #: Namespaces that packets are taken in at once; their rings take 32 MiB together.
@@ -90,14 +94,52 @@ def open_captures(
 
 
 def begin_capture(
-    wanted: str, limits: PacketLimits, own: int, at: Instant
+    wanted: str, limits: PacketLimits, own: int, at: Instant, handed: Sequence[int] = ()
 ) -> Tuple[Optional["PacketSource"], Optional[HostError]]:
-    """Take packets of the caller's own namespace in from now on, or say why that cannot be."""
+    """Take packets of the caller's own namespace in from now on, or say why that cannot be.
+
+    Parameters
+    ----------
+    wanted : str
+    limits : PacketLimits
+    own : int
+    at : Instant
+    handed : sequence of int
+        The packet socket of `open_to_hand_over`, if somebody handed one over: it is used in the place of a new one.
+    """
     try:
-        channels, _refused = open_captures(wanted, own, {})
+        if handed:
+            packets = socket.socket(fileno=handed[0])
+            channels: Channels = {own: CaptureChannel(packets, open_addresses(), *_OWN_RING)}
+        else:
+            channels, _refused = open_captures(wanted, own, {})
         return PacketSource(channels, own, wanted, limits, at), None
     except HostError as error:
         return None, error
+
+
+def open_to_hand_over(wanted: str) -> Tuple[List[Tuple[str, int]], Optional[HostError]]:
+    """Begin to capture in the caller's own namespace for another process, or say why that cannot be.
+
+    Parameters
+    ----------
+    wanted : str
+        As in the settings.
+
+    Returns
+    -------
+    named : list of (str, int)
+        For `whoneeds.tracer.handover`; empty where nothing is wanted, or nothing can be had. They stay open.
+    refused : HostError or None
+    """
+    if wanted == "off":
+        return [], None
+    try:
+        channels, _refused = open_captures(wanted, 0, {})
+    except HostError as error:
+        return [], error
+    channels[0].addresses.close()
+    return [(HANDED_NAME, channels[0].packets.detach())], None
 
 
 class _Capture:

@@ -66,6 +66,18 @@ def _exists(pid: int) -> bool:
     return True
 
 
+def belongs_to(pid: int, uid: int) -> bool:
+    """Whether a process is a user's whole: its real, effective, saved and file system user are this one."""
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            for line in file:
+                if line.startswith(b"Uid:"):
+                    return [int(word) for word in line.split()[1:]] == [uid] * 4
+    except (OSError, ValueError):
+        pass
+    return False
+
+
 def _is_zombie(pid: int) -> bool:
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:

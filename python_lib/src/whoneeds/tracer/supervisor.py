@@ -24,6 +24,7 @@ from whoneeds.tracer.signals import StopSignal
 from whoneeds.tracer.status import (
     STATUS_FILE,
     SUPERVISOR_FILE,
+    belongs_to,
     identity_of,
     is_alive,
     own_identity,
@@ -241,6 +242,9 @@ def _trace(settings: Settings, stop: StopSignal) -> int:
 def stop(path: str) -> str:
     """End the tracer of a directory and wait until it has written what it saw; what killed ones left is removed.
 
+    A state file says which process that is, and its writer may be a user without privilege while the caller is root:
+    so only a process of the user to whom the directory belongs is ended.
+
     Returns
     -------
     str
@@ -249,19 +253,19 @@ def stop(path: str) -> str:
     Raises
     ------
     HostError
-        If it does not end.
+        If it does not end, or belongs to somebody else.
     """
     ended = []
     for name in (SUPERVISOR_FILE, STATUS_FILE):
         document = read_document(path, name)
         if document is not None and is_alive(document):
-            _end(document)
+            _end(document, path)
             ended.append(document["pid"])
     remove_left_rings()
     return f"stopped process {ended[0]}" if ended else f"no tracer runs for {path}"
 
 
-def _end(document: Dict[str, Any]) -> None:
+def _end(document: Dict[str, Any], path: str) -> None:
     pid, ticks = document["pid"], document["start_ticks"]
     try:
         handle = os.pidfd_open(pid)
@@ -271,6 +275,14 @@ def _end(document: Dict[str, Any]) -> None:
         found = identity_of(pid)
         if found is None or found.start_ticks != ticks:
             return  # the number went to another process meanwhile
+        owner = os.stat(path, follow_symlinks=False).st_uid
+        if not belongs_to(pid, owner):
+            raise HostError(
+                f"process {pid} is not the tracer of {path}",
+                expected=f"a process of user {owner}, to whom the directory belongs",
+                found="one of somebody else",
+                remedy=f"look who writes into {path}; nothing was stopped",
+            )
         try:
             signal.pidfd_send_signal(handle, signal.SIGTERM)
         except ProcessLookupError:
