@@ -414,3 +414,19 @@ def test_ipv6_is_taken_as_ipv4_is(network, capture):
     assert (first.local_addr, first.remote_addr, first.sent_bytes) == ("::1", "::1", 4)
     assert first.remote_port == server.getsockname()[1]
     assert socket.has_ipv6
+
+
+def test_a_namespace_that_lost_its_addresses_is_left(network):
+    """Where nothing tells that a namespace is empty, the loss of its addresses does, so that none is kept for long."""
+    other = Network(f"whoneeds-emptied-{os.getpid()}")
+    try:
+        words = ["ip", "-n", other.name, "addr"]
+        subprocess.run([*words, "add", "10.97.0.1/32", "dev", "lo"], check=True)
+        capture = Capture(other)
+        capture.source.take(capture.observation, clocks.now())
+        assert capture.source.namespaces == {str(other.inode)}
+        subprocess.run([*words, "del", "10.97.0.1/32", "dev", "lo"], check=True)
+        capture.source.take(capture.observation, clocks.now())
+        assert capture.source.namespaces == set()
+    finally:
+        other.close()

@@ -14,7 +14,9 @@ from whoneeds.tracer.bpf.source import ProgramEvents
 from whoneeds.tracer.event_sources import Events, open_any_events
 from whoneeds.tracer.events import EventSource, open_events
 from whoneeds.tracer.handover import handed_descriptors
+from whoneeds.tracer.namespaces import NamespaceFinder, own_namespace
 from whoneeds.tracer.observation import Instant, Observation
+from whoneeds.tracer.owners import list_pids
 from whoneeds.tracer.packets import HANDED_NAME, PacketLimits, PacketSource, begin_capture
 from whoneeds.tracer.privileges import give_up_privileges
 from whoneeds.tracer.sampler import Sampler, Tally, choose_source, gap_reason
@@ -99,6 +101,9 @@ class Observers:
             return  # samples need to look into other processes
         if self.surroundings is not None:
             self.surroundings.prepare(observation, at)
+        if self.packets is not None:
+            found = NamespaceFinder().find(list_pids(), set()).doors
+            self.packets.watch(observation, at, {n: ways for n, ways in found.items() if n != own_namespace()})
         give_up_privileges()
         self._confined = True
 
@@ -117,11 +122,11 @@ class Observers:
             self.surroundings.look(observation, at, self.sampler.doors, self.sampler.owners)
         if self.packets is not None and not isinstance(self.sampler, ListingSampler):
             self.packets.watch(observation, clocks.now(), self.sampler.doors)
-        if isinstance(self.sampler, ListingSampler) and self.packets is not None and self.sampler.others:
-            detail = (
-                "packets of other network namespaces are not taken in; who sends and takes datagrams there is known"
-            )
-            observation.add_gap("packets", "unsupported", detail, at, at)
+        if isinstance(self.sampler, ListingSampler) and self.packets is not None:
+            unseen = self.sampler.others - self.packets.namespaces
+            detail = "packets of network namespaces that are newer than the tracer are not taken in"
+            if unseen:
+                observation.add_gap("packets", "unsupported", detail, at, at)
         if self.events is not None:
             observation.watch(True)
             if isinstance(self.events, EventSource):

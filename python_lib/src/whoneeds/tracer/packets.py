@@ -150,6 +150,8 @@ class _Capture:
         self.exchanges = Exchanges(since_ns)
         self.names = NameBook()
         self.packets = self.stored = self.lost = 0
+        #: Whether the namespace had addresses beside loopback when that was looked up last.
+        self.has_outside = False
 
 
 class PacketSource:
@@ -308,6 +310,11 @@ class PacketSource:
             capture.names.add(name, address_text(family, receiver), "sni", at_ns)
 
     @property
+    def namespaces(self) -> Set[str]:
+        """Namespaces that packets are taken in of."""
+        return {str(inode) for inode in self._captures}
+
+    @property
     def rows(self) -> int:
         """Rows that a segment would get now, at most."""
         return sum(2 * capture.exchanges.rows + capture.names.rows for capture in self._captures.values())
@@ -362,7 +369,17 @@ class PacketSource:
         content = self._file.content() if self._file.packets else b""
         self._file = PcapFile(self.limits.file_bytes)
         self._gone = []
+        self._leave_emptied()
         return tables, content
+
+    def _leave_emptied(self) -> None:
+        """Leave namespaces that have lost their addresses: an open capture is all that keeps those alive."""
+        for inode, capture in list(self._captures.items()):
+            addresses = capture.ring.addresses() if inode != self._own else None
+            outside = {one for one in addresses or () if not one.startswith(("127.", "fe80:")) and one != "::1"}
+            if capture.has_outside and addresses is not None and not outside:
+                self._captures.pop(inode).ring.close()
+            capture.has_outside = bool(outside)
 
     def close(self) -> None:
         """Take all rings down."""

@@ -53,8 +53,8 @@ class ListingSampler:
         self._events = events
         self.own_namespace = own_namespace(root)
         self.doors: Dict[int, List[str]] = {}
-        #: Whether the last listing held sockets of other network namespaces.
-        self.others = False
+        #: Other network namespaces that listings held sockets of.
+        self.others: Set[str] = set()
         self._parts: List[_Part] = []
         self._holders: Dict[int, Holders] = {}
         #: Most processes hold many sockets alone: one tuple for all of these.
@@ -96,7 +96,8 @@ class ListingSampler:
     def _noting_others(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         own = str(self.own_namespace)
         for batch in batches:
-            self.others = self.others or batch.netns != own
+            if batch.netns != own:
+                self.others.add(batch.netns)
             yield batch
 
     def _list(self, observation: Observation) -> Tuple[AbstractSet[bytes], AbstractSet[bytes]]:
