@@ -20,6 +20,15 @@ import ibis
 from whoneeds.analysis.macroscope import Thresholds, extract_dependencies
 from whoneeds.collector import ingest as collector_ingest
 from whoneeds.collector.attribution import attribute_flows
+from whoneeds.collector.clocks import (
+    Boot,
+    ClockOffset,
+    compare_clocks,
+    find_shifts,
+    find_steps,
+    settle_clocks,
+    shift_times,
+)
 from whoneeds.collector.exchanges import join_exchanges
 from whoneeds.collector.flows import build_flows
 from whoneeds.collector.ingest import IngestResult
@@ -84,6 +93,42 @@ def ingest(
     return collector_ingest.ingest(store, folders, host=host, progress=progress)
 
 
+def find_clocks(store: Store) -> tuple[Any, dict[Boot, ClockOffset]]:
+    """Steps of clocks during runs, as an expression, and clocks that are wrong all the time."""
+    steps = store.keep(find_steps(store.table(SegmentHeader)))
+    return steps, settle_clocks(_rows(store, compare_clocks(store.table(SocketRecord), steps)))
+
+
+def find_evidence(store: Store) -> tuple[Any, Any, Any]:
+    """Sockets and whom those of UDP spoke to, segments, and translations: all on one clock, as expressions."""
+    shifts = find_shifts(*find_clocks(store))
+    made = find_sockets(store), store.table(SegmentHeader), store.table(TranslationRecord)
+    if not _rows(store, shifts.limit(1)):
+        return made
+    shifts = store.keep(shifts)
+    times = ("first_ns", "last_ns"), ("opened_ns", "closed_ns"), ("first_ns", "last_ns")
+    sockets, segments, translations = (
+        store.keep(shift_times(rows, shifts, *names)) for rows, names in zip(made, times, strict=True)
+    )
+    return sockets, segments, translations
+
+
+def find_clock_gaps(store: Store) -> list[dict[str, Any]]:
+    """Wrong clocks in the form of gaps: what a host says of times is not to be taken as it is."""
+    _steps, offsets = find_clocks(store)
+    return [
+        {
+            "host": boot.host,
+            "source": "clock",
+            "reason": "ambiguous",
+            "detail": f"the host's clock is {abs(offset.ahead_ns) / 1e9:.1f} s "
+            f"{'ahead of' if offset.ahead_ns > 0 else 'behind'} the one that {offset.agreeing} hosts agree on: set it; "
+            "connections were put in order all the same",
+        }
+        for boot, offset in sorted(offsets.items())
+    ]
+
+
 def find_sockets(store: Store) -> Any:
     """Sockets, and whom those of UDP spoke to, as an expression."""
     made = join_exchanges(
@@ -98,25 +143,16 @@ def find_sockets(store: Store) -> Any:
 
 def flows(store: Store) -> dict[str, int]:
     """Socket, exchange, capture, segment, translation -> flow: both ends become one row; it is known who began."""
-    made = build_flows(
-        find_sockets(store),
-        store.table(SegmentHeader),
-        keep=store.keep,
-        translations=store.table(TranslationRecord),
-    )
+    sockets, segments, translations = find_evidence(store)
+    made = build_flows(sockets, segments, keep=store.keep, translations=translations)
     return _write(store, {FlowRecord: made})
 
 
 def attribute(store: Store) -> dict[str, int]:
     """Flow, socket, process, segment -> attribution: flows meet processes."""
     require(store, FlowRecord, "whoneeds attribute")
-    made = attribute_flows(
-        store.table(FlowRecord),
-        find_sockets(store),
-        store.table(ProcessRecord),
-        store.table(SegmentHeader),
-        keep=store.keep,
-    )
+    sockets, segments, _translations = find_evidence(store)
+    made = attribute_flows(store.table(FlowRecord), sockets, store.table(ProcessRecord), segments, keep=store.keep)
     return _write(store, {Attribution: made})
 
 
@@ -142,7 +178,7 @@ def facts(store: Store) -> Document:
         dependencies=_rows(store, store.table(Dependency).filter(ibis._.level == 1)),
         listeners=_rows(store, _find_listeners(store.table(SocketRecord), store.table(ProcessRecord))),
         segments=store.rows(SegmentHeader),
-        gaps=_rows(store, gap.select("host", "source", "reason", "detail").distinct()),
+        gaps=_rows(store, gap.select("host", "source", "reason", "detail").distinct()) + find_clock_gaps(store),
         applications=_name_applications(store),
     )
 

@@ -178,7 +178,7 @@ def _unix(**changes: Any) -> UnixConnectionRecord:
 
 IMPOSSIBLE: dict[str, tuple[SegmentHeader, dict[type[Any], list[Any]]]] = {
     "opened in 1970": (_header(opened_ns=1), {}),
-    "closed in the future": (_header(closed_ns=NOW_NS + 301 * 10**9), {}),
+    "closed in the future": (_header(closed_ns=NOW_NS + 86_401 * 10**9), {}),
     "closed before it was opened": (_header(closed_ns=at(-1)), {}),
     "a boot that is none": (_header(boot_id="x" * 36, segment_id=f"web1/{'x' * 36}/1"), {}),
     "another identity than its parts": (_header(segment_id=f"web1/{BOOT}/2"), {}),

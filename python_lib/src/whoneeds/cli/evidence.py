@@ -8,6 +8,7 @@ from whoneeds.analysis.coverage import count_unknown_ends, summarize_gaps, summa
 from whoneeds.model.conclusions import Attribution
 from whoneeds.model.errors import StoreError
 from whoneeds.model.evidence import FlowRecord, Gap, SegmentHeader, SocketRecord
+from whoneeds.pipeline import find_clock_gaps
 from whoneeds.render.statement import state_blind_spots, state_observation
 from whoneeds.store.session import Store
 
@@ -57,6 +58,7 @@ def describe(store: Store) -> Observation:
     """
     hosts = require_segments(store)
     gaps = store.read(summarize_gaps(store.table(Gap))).to_pylist()
+    gaps += [{**gap, "times": 1, "lost": None} for gap in find_clock_gaps(store)]
     known = (store.table(record) for record in (FlowRecord, Attribution, SocketRecord, SegmentHeader))
     ends = store.read(count_unknown_ends(*known)).to_pylist()[0]
     folder = store.path / "quarantine"

@@ -35,8 +35,8 @@ from whoneeds.segment.read import Segment
 
 #: 2000-01-01 in UTC nanoseconds: no host that runs this is older.
 EARLIEST_NS = 946_684_800 * 10**9
-#: How far a host's clock may run ahead of the controller's.
-AHEAD_NS = 300 * 10**9
+#: How far a host's clock may run ahead of the controller's: a wrong time zone, and not what `clocks` cannot put right.
+AHEAD_NS = 86_400 * 10**9
 _LONGEST_PERIOD_S = 86_400.0
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
@@ -216,7 +216,7 @@ def _check_times(what: str, first_ns: int, last_ns: int, now_ns: int) -> None:
     legal = EARLIEST_NS <= first_ns <= last_ns <= now_ns + AHEAD_NS
     _require(
         f"times of {what}",
-        f"{EARLIEST_NS} <= begin <= end <= {now_ns + AHEAD_NS} (now and five minutes)",
+        f"{EARLIEST_NS} <= begin <= end <= {now_ns + AHEAD_NS} (now and a day)",
         legal,
         f"{first_ns} to {last_ns}",
         "set the host's clock",
