@@ -12,6 +12,9 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from event_watches import ProgramsWatch
+
+from whoneeds.model.errors import Denied, Unsupported
 
 LIBRARY = Path(__file__).parents[3] / "python_lib"
 
@@ -65,3 +68,16 @@ def folder():
             if int(stat.rsplit(")", 1)[1].split()[19]) == document["start_ticks"]:
                 os.kill(document["pid"], signal.SIGKILL)
     shutil.rmtree(made)
+
+
+@pytest.fixture
+def watch():
+    """The kernel's programs; skipped where this machine takes none."""
+    if os.geteuid() != 0:
+        pytest.skip("kernel programs need root")
+    try:
+        made = ProgramsWatch()
+    except (Denied, Unsupported) as error:
+        pytest.skip(f"no kernel programs here: {error}")
+    yield made
+    made.close()

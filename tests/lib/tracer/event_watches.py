@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 import socket
+import struct
 import tempfile
 import time
 from pathlib import Path
@@ -23,6 +24,8 @@ from whoneeds.tracer.observation import Observation
 from whoneeds.tracer.sampler import Sampler
 from whoneeds.tracer.status import own_identity
 
+#: Has a connection reset when it is closed.
+ABORT = struct.pack("ii", 1, 0)
 #: A program that makes one connection to the port that it is given.
 CALL = "import socket, sys; socket.create_connection(('127.0.0.1', int(sys.argv[1])), 5).sendall(b'hello')"
 
@@ -133,3 +136,25 @@ def serving(body="c.recv(9)", times=1, address="127.0.0.1"):
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         raise
+
+
+def ends(found):
+    """Who acted on what, and how it ended."""
+    return {(one.pid, one.row.initiated, one.row.end) for one in found}
+
+
+def in_child(act):
+    """Let a forked process do something, and end; its number."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            act()
+        finally:
+            os._exit(0)
+    return pid
+
+
+def wait(*pids):
+    """Wait until processes have ended."""
+    for pid in pids:
+        os.waitpid(pid, 0)

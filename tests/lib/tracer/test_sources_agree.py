@@ -5,18 +5,15 @@ import contextlib
 import os
 import random
 import socket
-import struct
 import time
 from collections import Counter
 
 import pytest
-from event_watches import ProgramsWatch, TracefsWatch
+from event_watches import ABORT, ProgramsWatch, TracefsWatch
 
 from whoneeds.model.errors import Denied, Unsupported
 
 pytestmark = pytest.mark.root
-
-ABORT = struct.pack("ii", 1, 0)
 
 
 def abort(connection):
