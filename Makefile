@@ -117,3 +117,4 @@ test-long: venv ## kills, power cuts and fuzzing at full count, every core in fu
 bench: venv ## what a sample and what events cost, beside other tools, in one run
 	$(BIN)/python -m tests.bench
 	$(BIN)/python -m tests.bench.short
+	$(BIN)/python -m tests.bench.packets
