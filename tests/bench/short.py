@@ -3,8 +3,9 @@
 
 A server and callers on loopback make connections at a steady rate, most from one process that lives on, one in fifty
 from a process that lives for that connection alone. Callers and server write down who they are and which ports they
-used; that is the truth. The tracer runs as shipped, in a process of its own, once with the kernel's events and once
-with samples alone. Needs root; elsewhere it says so and ends.
+used; that is the truth. At each rate the contestants of `tests.bench.listeners` have their turn one after another, each
+with the same load. Before that the tracer watches a host on which next to nothing happens. Needs root; elsewhere it says
+so and ends.
 """
 
 import argparse
@@ -17,72 +18,115 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from whoneeds.model.evidence import Gap, ProcessRecord, SocketRecord
-from whoneeds.segment.read import read_segment
+from tests.bench.listeners import CONTESTANTS, Contestant, Heard, idle_share, missing
+from tests.bench.population import PROCESSES, Population
 
 _ONE_SHOT_EVERY = 50
 _CALL = (
     "import os, socket, sys; s = socket.create_connection(('127.0.0.1', int(sys.argv[1])));"
     "print(os.getpid(), s.getsockname()[1]); s.sendall(b'x'); s.close()"
 )
-_SOURCES = {"events": "events,table", "samples": "table"}
+_IDLE_SOCKETS = 200
 
 
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.short", description=__doc__.splitlines()[0])
-    parser.add_argument("--rates", default="100,1000,5000", help="connections a second (100,1000,5000)")
+    parser.add_argument("--rates", default="100,1000,2000,5000", help="connections a second (100,1000,2000,5000)")
     parser.add_argument("--seconds", type=float, default=10, help="how long at each rate (10)")
+    parser.add_argument("--idle", type=float, default=30, help="seconds of next to nothing (30)")
     parser.add_argument("--out", type=Path, default=Path("build/bench-short.json"), help="the results as JSON")
     asked = parser.parse_args()
     if os.geteuid() != 0:
         print("skipped: short connections, because the kernel's events need root")
         return 0
-    rows = [
-        measure(name, float(rate), asked.seconds) for rate in asked.rates.split(",") for name in _SOURCES
-    ]  # fmt: skip
+    absent = missing()
+    for name, why in absent.items():
+        print(f"skipped: {name}: {why}")
+    present = [contestant for contestant in CONTESTANTS if contestant.name not in absent]
+    rates = [float(rate) for rate in asked.rates.split(",")]
+    with Population(_IDLE_SOCKETS):
+        idle = idle_share(asked.idle)
+    rows = [measure(contestant, rate, asked.seconds) for rate in rates for contestant in present]
+    aims = list(judge_aims(rows, idle))
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     machine = {"kernel": platform.release(), "python": platform.python_version(), "processors": os.cpu_count()}
-    asked.out.write_text(json.dumps({"schema": 1, "machine": machine, "rows": rows}, indent=1) + "\n")
-    print("ends of connections that were seen, and with the right process; CPU time of the tracer, user and system")
-    titles = ("made/s", "seen", "right", "wrong", "lost", "of a core", "us/conn", "MiB")
-    print(f"{'source':<9}{'wanted/s':>9}" + "".join(f"{title:>10}" for title in titles))
-    for row in rows:
-        print(
-            f"{row['source']:<9}{row['wanted_per_s']:>9.0f}{row['made_per_s']:>10.0f}{row['seen_share']:>10.2%}"
-            f"{row['right_share']:>10.2%}{row['wrong']:>10}{row['lost']:>10}{row['core_share']:>10.2%}"
-            f"{row['cpu_us_per_connection']:>10.1f}{row['rss_mib']:>10.0f}"
-        )
+    made = {"schema": 2, "machine": machine, "rows": rows, "idle": idle, "aims": aims, "skipped": absent}
+    asked.out.write_text(json.dumps(made, indent=1) + "\n")
+    tell(rows, idle, aims)
     print(f"results: {asked.out}")
     return 0
 
 
-def measure(source: str, rate: float, seconds: float) -> dict[str, Any]:
-    """One source at one rate."""
+def tell(rows: list[dict[str, Any]], idle: dict[str, Any], aims: list[dict[str, Any]]) -> None:
+    """Print the tables."""
+    print("ends of connections that were seen, and with the right process; CPU time of the listener, user and system")
+    titles = ("made/s", "seen", "right", "wrong", "lost", "CPU s", "of a core", "us/conn", "MiB", "kB/10000", "pcap kB")
+    print(f"{'listener':<19}{'wanted/s':>9}" + "".join(f"{title:>10}" for title in titles))
+    for row in rows:
+        print(
+            f"{row['source']:<19}{row['wanted_per_s']:>9.0f}{row['made_per_s']:>10.0f}{row['seen_share']:>10.2%}"
+            f"{row['right_share']:>10.2%}{row['wrong']:>10}{row['lost']:>10}{row['cpu_s']:>10.2f}"
+            f"{row['core_share']:>10.2%}{row['cpu_us_per_connection']:>10.1f}{row['rss_mib']:>10.0f}"
+            f"{row['disk_bytes_per_10000'] / 1000:>10.0f}{row['capture_bytes_per_10000'] / 1000:>10.0f}"
+        )
+    print(
+        f"idle, {PROCESSES} processes and {_IDLE_SOCKETS} sockets: {idle['core_share']:.2%} of a core in "
+        f"{idle['seconds']:.0f} s, {idle['rss_mib']:.0f} MiB"
+    )
+    for aim in aims:
+        outcome = "reached" if aim["reached"] else "NOT reached"
+        print(f"{outcome:<12}{aim['what']}: {aim['found']:.4g} (aim: {aim['aim']})")
+
+
+def judge_aims(rows: list[dict[str, Any]], idle: dict[str, Any]) -> Iterable[dict[str, Any]]:
+    """What the tracer is to reach, beside what it did; at the highest rate, and at that of its memory."""
+    own = [row for row in rows if row["source"] == "events"]
+    most = max(own, key=lambda row: row["wanted_per_s"])
+    rate = f"at {most['made_per_s']:.0f} connections/s"
+    yield _aim(f"ends seen {rate}", most["seen_share"], 0.999, least=True)
+    yield _aim(f"ends with the right process {rate}", most["right_share"], 0.99, least=True)
+    yield _aim(f"ends with a wrong process {rate}", most["wrong"], 0)
+    yield _aim(f"share of a core {rate}", most["core_share"], 0.03)
+    missed = 2 * most["connections"] * (1 - most["seen_share"]) - most["lost"]
+    yield _aim(f"ends missed and not told as lost {rate}", max(missed, 0), 0)
+    yield _aim("share of a core when idle", idle["core_share"], 0.003)
+    for row in own:
+        if row["wanted_per_s"] in (2000, most["wanted_per_s"]):
+            there = f"at {row['made_per_s']:.0f} connections/s"
+            yield _aim(f"bytes of segments for 10 000 connections {there}", row["disk_bytes_per_10000"], 1_000_000)
+            yield _aim(f"bytes of captures for 10 000 connections {there}", row["capture_bytes_per_10000"], 1_000_000)
+            yield _aim(f"MiB of memory {there}", row["rss_mib"], 64)
+
+
+def _aim(what: str, found: float, aim: float, *, least: bool = False) -> dict[str, Any]:
+    reached = found >= aim if least else found <= aim
+    return {"what": what, "found": found, "aim": f"{'>=' if least else '<='} {aim:g}", "reached": reached}
+
+
+def measure(contestant: Contestant, rate: float, seconds: float) -> dict[str, Any]:
+    """One contestant at one rate."""
     with tempfile.TemporaryDirectory(prefix="whoneeds-bench-") as folder:
-        tracer = subprocess.Popen(
-            [sys.executable, "-c", "from whoneeds.tracer.command import main; raise SystemExit(main())", "trace", "run",
-             "--dir", folder, "--sources", _SOURCES[source]], stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        while not (Path(folder) / "status.json").exists():
-            time.sleep(0.1)
-        time.sleep(2)
-        before_s, begin_s = _cpu_s(tracer.pid), time.monotonic()
+        listener = contestant.start(Path(folder))
+        before_s, begin_s = listener.cpu_s(), time.monotonic()
         port, truth = make_connections(rate, seconds)
         time.sleep(1.5)
-        spent_s, passed_s = _cpu_s(tracer.pid) - before_s, time.monotonic() - begin_s
-        rss_mib = _peak_mib(tracer.pid)
-        tracer.terminate()
-        tracer.wait()
-        seen, right, wrong, lost = judge(Path(folder), port, truth)
+        spent_s, passed_s = listener.cpu_s() - before_s, time.monotonic() - begin_s
+        rss_mib = listener.peak_mib()
+        listener.stop()
+        heard = contestant.hear(Path(folder), port)
+    seen, right, wrong = judge(heard, truth)
     ends = 2 * len(truth)
     return {
-        "source": source, "wanted_per_s": rate, "made_per_s": len(truth) / seconds, "connections": len(truth),
-        "seen_share": seen / ends, "right_share": right / ends, "wrong": wrong, "lost": lost,
+        "source": contestant.name, "wanted_per_s": rate, "made_per_s": len(truth) / seconds, "connections": len(truth),
+        "seen_share": seen / ends, "right_share": right / ends, "wrong": wrong, "lost": heard.lost, "cpu_s": spent_s,
         "core_share": spent_s / passed_s, "cpu_us_per_connection": 1e6 * spent_s / len(truth), "rss_mib": rss_mib,
+        "disk_bytes_per_10000": 10_000 * heard.disk_bytes / len(truth),
+        "capture_bytes_per_10000": 10_000 * heard.capture_bytes / len(truth),
     }  # fmt: skip
 
 
@@ -123,8 +167,8 @@ def make_connections(rate: float, seconds: float) -> tuple[int, list[tuple[int, 
     return port, truth
 
 
-def judge(folder: Path, port: int, truth: list[tuple[int, int, int]]) -> tuple[int, int, int, int]:
-    """How many ends were seen, how many with the right process, how many with a wrong one, and what was called lost.
+def judge(heard: Heard, truth: list[tuple[int, int, int]]) -> tuple[int, int, int]:
+    """How many ends were seen, how many with the right process, how many with a wrong one.
 
     A port is used again within seconds; so ends with one port are compared as many as there are.
     """
@@ -133,39 +177,16 @@ def judge(folder: Path, port: int, truth: list[tuple[int, int, int]]) -> tuple[i
         expected[caller_port, False][caller] += 1
         expected[caller_port, True][server] += 1
     rows: dict[tuple[int, bool], dict[str, int | None]] = {}
-    lost = 0
-    for path in sorted((folder / "segments").glob("*.seg")):
-        segment = read_segment(str(path))
-        pids: dict[str | None, int | None] = {row.process_id: row.pid for row in segment.tables[ProcessRecord]}
-        lost += sum(gap.lost or 0 for gap in segment.tables[Gap] if gap.source in ("events", "destroyed"))
-        for row in segment.tables[SocketRecord]:
-            if (
-                row.remote_port is None
-                or row.local_addr != "127.0.0.1"
-                or port not in (row.local_port, row.remote_port)
-            ):
-                continue
-            called = row.local_port == port
-            end = (row.remote_port if called else row.local_port, called)
-            rows.setdefault(end, {})[row.socket_id] = pids.get(row.process_id)
+    for caller_port, called, identity, pid in heard.ends:
+        rows.setdefault((caller_port, called), {})[identity] = pid
     seen = right = wrong = 0
-    for (caller_port, called), sockets in rows.items():
-        wanted = expected[caller_port, called]
+    for end, sockets in rows.items():
+        wanted = expected[end]
         seen += min(len(sockets), sum(wanted.values()))
         named = Counter(pid for pid in sockets.values() if pid is not None)
         right += sum(min(count, wanted[pid]) for pid, count in named.items())
         wrong += sum(max(count - wanted[pid], 0) for pid, count in named.items())
-    return seen, right, wrong, lost
-
-
-def _cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _peak_mib(pid: int) -> float:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))
+    return seen, right, wrong
 
 
 if __name__ == "__main__":
