@@ -4,8 +4,8 @@
 A server and callers on loopback make connections at a steady rate, most from one process that lives on, one in fifty
 from a process that lives for that connection alone. Callers and server write down who they are and which ports they
 used; that is the truth. At each rate the contestants of `tests.bench.listeners` have their turn one after another, each
-with the same load. Before that the tracer watches a host on which next to nothing happens. Needs root; elsewhere it says
-so and ends.
+with the same load. Before that the tracer watches a host on which next to nothing happens. Needs root; elsewhere it
+says so and ends.
 """
 
 import argparse
