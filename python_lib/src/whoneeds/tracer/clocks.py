@@ -19,6 +19,15 @@ def boot_ns() -> int:
     return time.monotonic_ns() if clock is None else time.clock_gettime_ns(clock)
 
 
+def in_time_namespace(root: str = "/proc") -> bool:
+    """Whether time since boot is another one here than the kernel's own events carry."""
+    try:
+        with open(f"{root}/self/timens_offsets", encoding="ascii") as file:
+            return any(number != "0" for line in file for number in line.split()[1:])
+    except OSError:
+        return False  # a kernel without time namespaces
+
+
 def read_boot_id(path: str = "/proc/sys/kernel/random/boot_id") -> str:
     """The kernel's identifier of this boot; elsewhere one made of the time of boot."""
     try:

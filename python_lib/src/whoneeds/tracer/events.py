@@ -13,6 +13,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple, cast
 
 from whoneeds.model.errors import HostError, Unsupported
 from whoneeds.tracer import tracepoints
+from whoneeds.tracer.clocks import in_time_namespace
 from whoneeds.tracer.destroyed import DestroyedSockets
 from whoneeds.tracer.event_tally import EventTally
 from whoneeds.tracer.lives import FILTER, Lives, Talk
@@ -49,10 +50,12 @@ def open_events(owner: Identity, root: str = "/proc") -> "EventSource":
     ------
     Denied, Unsupported
         Where there are no kernel events, or not for this user, or not in a container: they carry the outermost
-        numbers of processes.
+        numbers of processes, and the kernel's own time.
     """
     if not _sees_every_process(root):
         raise Unsupported("kernel events", expected="the host's own pid namespace", found="a container's")
+    if in_time_namespace(root):
+        raise Unsupported("kernel events", expected="the kernel's own time", found="a time namespace")
     return EventSource(owner, lambda pid, start: identity_of(pid, root) == (pid, start), root)
 
 

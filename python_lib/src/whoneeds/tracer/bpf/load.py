@@ -17,6 +17,7 @@ from whoneeds.tracer.bpf.layout import COUNTER_BYTES, OPEN_BYTES, Maps, Scope
 from whoneeds.tracer.bpf.life_programs import LifePrograms
 from whoneeds.tracer.bpf.listing_program import list_sockets
 from whoneeds.tracer.bpf.task_programs import TaskWords, on_exec
+from whoneeds.tracer.clocks import in_time_namespace
 
 #: Kernel memory of the rings: three seconds of 10 000 ends of connections a second, and a thousand new processes.
 LIVES_BYTES, TASKS_BYTES = 4 << 20, 1 << 20
@@ -138,12 +139,7 @@ def scope_here(root: str = "/proc") -> Scope:
     Unsupported
         Where clocks are not the kernel's own (a time namespace).
     """
-    try:
-        with open(f"{root}/self/timens_offsets", encoding="ascii") as file:
-            offsets = [line.split()[1:] for line in file]
-    except OSError:
-        offsets = []  # a kernel without time namespaces
-    if any(number != "0" for line in offsets for number in line):
+    if in_time_namespace(root):
         raise Unsupported("kernel programs", expected="the kernel's own time", found="a time namespace")
     try:
         pid_namespace = os.stat(f"{root}/self/ns/pid").st_ino
