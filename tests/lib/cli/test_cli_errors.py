@@ -69,10 +69,12 @@ def test_folder_without_segments(whoneeds, tmp_path, words):
     assert not (tmp_path / "store").exists()
 
 
-def test_missing_folder(whoneeds, tmp_path):
-    """A folder that is not there is a wrong use."""
-    done = whoneeds("run", "--from", tmp_path / "nowhere", "--store", tmp_path / "store")
-    assert_explained(done, 2, "nowhere", "expected:")
+@pytest.mark.parametrize("words", [("ingest",), ("run", "--from")])
+def test_missing_folder(whoneeds, tmp_path, words):
+    """A folder that is not there is a wrong use, and makes no store."""
+    done = whoneeds(*words, tmp_path / "nowhere", "--store", tmp_path / "store")
+    assert_explained(done, 2, "nowhere", "expected:", "check the path")
+    assert not (tmp_path / "store").exists()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The verbs that walk the line: ingest, attribute, analyze, and run for the whole."""
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,7 +21,7 @@ from whoneeds.cli.options import (
 )
 from whoneeds.cli.outcome import DONE, DONE_IN_PART, SummaryFormat, answer, say, say_paragraph
 from whoneeds.cli.verbs import Examples, add_verb
-from whoneeds.model.errors import EvidenceError
+from whoneeds.model.errors import EvidenceError, SettingsError
 
 if TYPE_CHECKING:
     from whoneeds.collector.ingest import IngestResult
@@ -183,15 +184,22 @@ def _require_segments(folders: list[Path]) -> None:
 
     Raises
     ------
-    EvidenceError
+    EvidenceError, SettingsError
     """
+    for folder in folders:
+        try:
+            os.scandir(folder).close()
+        except OSError as error:
+            raise SettingsError(
+                "segments cannot be read",
+                expected="a folder of segments",
+                found=f"{folder}: {error.strerror}",
+                remedy="check the path and its permissions",
+            ) from error
     for folder in folders:
         for pattern in ("*.seg", "*/*.seg"):
             if next(folder.glob(pattern), None) is not None:
                 return
-        # a folder that is missing or cannot be read is refused with its own reason when it is taken in
-        if not folder.is_dir():
-            return
     raise EvidenceError(
         "no segments to take in",
         expected="files DIR/<host>/*.seg or DIR/*.seg",

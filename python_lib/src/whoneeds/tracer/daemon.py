@@ -79,7 +79,9 @@ def run(settings: Settings, *, say: Any = None, confine: bool = False) -> None:
         tracer.write_status("stopped")
         if say is not None:
             usage = spool.usage()
-            say(f"{tracer.samples} samples; {usage.segments} segments, {usage.bytes} bytes in {settings.dir}")
+            segments = "1 segment" if usage.segments == 1 else f"{usage.segments} segments"
+            samples = "1 sample" if tracer.samples == 1 else f"{tracer.samples} samples"
+            say(f"{samples}; {segments}, {usage.bytes} bytes in {settings.dir}")
         if spool.waiting:
             raise HostError(
                 "segments could not be written",

@@ -166,6 +166,8 @@ _CHECKS: Dict[str, Callable[[str, Any], Any]] = {
     "cpu_share": _number(0.001, 1, "cores"),
     "memory_bytes": _size(32 << 20, 1 << 40),
 }
+#: What settings are called on the command line.
+_OPTIONS = {"period_s": "--period", "for_s": "--for", "sources": "--sources", "packets": "--packets", "dir": "--dir"}
 _FOR_S = _number(0.1, 366 * 86400, "seconds")
 
 
@@ -241,9 +243,9 @@ def make_settings(config: Mapping[str, Any], options: Mapping[str, Any]) -> Sett
         if value is None:
             continue
         if name in _CHECKS:
-            values[name] = _CHECKS[name](name, value)
+            values[name] = _CHECKS[name](_OPTIONS.get(name, name), value)
         elif name == "for_s":
-            values[name] = _FOR_S(name, value)
+            values[name] = _FOR_S(_OPTIONS[name], value)
         else:
             expected = "some of " + ", ".join(sorted((*_CHECKS, "for_s")))
             raise SettingsError("unknown setting", expected=expected, found=ascii(name)[:60])
