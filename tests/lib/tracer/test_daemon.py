@@ -100,7 +100,7 @@ def test_a_frozen_tracer_says_that_it_was_late(trace, folder):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--period", "0.01"], ["--period:", "0.1 to 3600", "0.01", "set --period"]),
+        (["--period", "0.01"], ["--period", "0.1 to 3600", "0.01", "set --period"]),
         (["--period", "nan"], ["--period", "0.1 to 3600"]),
         (["--for", "-1"], ["--for", "0.1 to"]),
         (["--config", "/nonexistent/tracer.json"], ["/nonexistent/tracer.json", "No such file", "check the path"]),
