@@ -1,21 +1,25 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The power campaign: cut the power of a real file system while segments and stores are committed on it."""
 
+import hashlib
 import os
 import random
 import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from tests.campaigns import processes
 from tests.campaigns.kill_ingest import IngestTrial, read_store
 from tests.campaigns.loop_disk import LoopDisk, Unavailable, enter_mount_namespace
 from tests.campaigns.result import Result
-from tests.campaigns.segments import make_segment
+from tests.campaigns.segments import Tables, make_segment
+from whoneeds.collector.captures import find_capture_problem
 from whoneeds.collector.ingest import ingest
 from whoneeds.model.errors import EvidenceError, WhoneedsError
+from whoneeds.model.evidence import SegmentHeader
 from whoneeds.segment.read import read_segment
 from whoneeds.segment.spool import open_spool
 from whoneeds.store.session import open_store
@@ -127,7 +131,7 @@ def _cut_spool(disk: LoopDisk, log: Path, number: int, rng: random.Random, resul
         for turn in range(1_000_000):
             header, tables = make_segment("h1", turn, own.randrange(0, 60), own)
             before = _names(folder)
-            spool.put(header, tables)
+            spool.put(*_with_capture(header, tables, own.randbytes(own.randrange(1, 30_000))))
             if spool.waiting:  # the disk refused, as it must after the cut
                 return
             (name,) = _names(folder) - before
@@ -142,18 +146,33 @@ def _cut_spool(disk: LoopDisk, log: Path, number: int, rng: random.Random, resul
         result.violate(f"cut {number}: acknowledged {name} is gone")
     for name in sorted(there):
         try:
-            read_segment(str(folder / "segments" / name))
+            path = folder / "segments" / name
+            header = read_segment(str(path)).header
+            problem = find_capture_problem(path, header.capture_digest or "", header.capture_bytes or 0)
+            if problem is not None:
+                result.violate(f"cut {number}: the capture file of {name}: {problem}")
         except EvidenceError as error:
             result.violate(f"cut {number}: {name} is there and not whole: {error}")
     if folder.is_dir():
         spool = open_spool(str(folder), _BUDGET_BYTES)
         spool.put(*make_segment("h1", 2_000_000, 3, rng))
+        for path in folder.glob("segments/*.pcap"):
+            if not path.with_suffix(".seg").exists():
+                result.violate(f"cut {number}: {path.name} stays without its segment")
         if spool.waiting or any(folder.rglob(".*.tmp")):
             result.violate(f"cut {number}: the next tracer cannot go on, or half-written files stay")
         spool.close()
     if number % _EPOCH == _EPOCH - 1:
         for old in disk.path.glob("trace-*"):
             shutil.rmtree(old)
+
+
+def _with_capture(
+    header: SegmentHeader, tables: Tables, capture: bytes
+) -> tuple[SegmentHeader, Tables, tuple[()], bytes]:
+    """A segment that names a capture file, as a spool takes both."""
+    digest = hashlib.sha256(capture).hexdigest()
+    return replace(header, capture_digest=digest, capture_bytes=len(capture)), tables, (), capture
 
 
 def _names(folder: Path) -> set[str]:

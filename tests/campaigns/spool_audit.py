@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.campaigns.result import Result
+from whoneeds.collector.captures import find_capture_problem
 from whoneeds.model.errors import EvidenceError
 from whoneeds.model.evidence import Gap, SegmentHeader
 from whoneeds.segment.read import read_segment
@@ -80,6 +81,8 @@ class SpoolAudit:
                 segment = read_segment(str(self.folder / "segments" / name))
                 self._read[name] = (segment.header, segment.tables[Gap])
                 self.result.add("segments_verified")
+                if segment.header.capture_digest is not None:
+                    self._check_capture(name, segment.header)
             except EvidenceError as error:
                 self.result.violate(f"life {len(self.lives)}: {name} does not verify: {error}")
         self._known = now
@@ -89,6 +92,14 @@ class SpoolAudit:
             self.result.violate(f"life {len(self.lives)}: {temporaries} half-written files lie about")
         if temporaries and life.killed:
             self.result.add("half_written_files")
+
+    def _check_capture(self, name: str, header: SegmentHeader) -> None:
+        """The capture file that a segment names must be beside it, whole."""
+        path = self.folder / "segments" / name
+        problem = find_capture_problem(path, header.capture_digest or "", header.capture_bytes or 0)
+        self.result.add("capture_files_verified")
+        if problem is not None:
+            self.result.violate(f"life {len(self.lives)}: the capture file of {name}: {problem}")
 
     def check_gaps(self) -> None:
         """Between two segments with a kill between them, a Gap must cover the time from the one to the other."""
