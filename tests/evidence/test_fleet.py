@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Cases on several hosts, each with a pid and network namespace, an address and a tracer of its own."""
 
+import json
+import os
 import shutil
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -190,3 +193,24 @@ def test_wrong_clocks_are_told(played):
         assert words in told[host][0]
     begun = [row["first_ns"] for port in (_EXPORTER, _STORAGE) for row in played.answer.calls(port)]
     assert max(begun) - min(begun) < 60e9
+
+
+def ask(answer, *words):
+    """What the command says of the store: standard output, and what stands under it in one line."""
+    command = [sys.executable, "-m", "whoneeds", "deps", "--store", str(answer.store), *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "200"})
+    return done.stdout, " ".join(done.stderr.split())
+
+
+def test_a_scraper(played):
+    """A program that calls every host is recognised as such, and is one line for all of them."""
+    table, said = ask(played.answer)
+    assert [line.split()[1:5] for line in table.splitlines() if line.startswith("scraper@mon1")] == [
+        ["exporterd", "on", "5", "hosts"]
+    ]
+    assert f"scraper@mon1 uses tcp/{_EXPORTER} on 5 of 5 other hosts" in said
+    rows = json.loads(ask(played.answer, "--format", "json")[0])
+    assert {row["app"] for row in rows if row["sweep"]} == {"scraper"}
+    assert {row["resp_host"] for row in rows if row["app"] == "scraper"} == set(_HOSTS)
+    each, _said = ask(played.answer, "--service", f"tcp/{_EXPORTER}")
+    assert sum(line.startswith("scraper@mon1") for line in each.splitlines()) == len(_HOSTS)

@@ -19,6 +19,7 @@ class Observation:
 
     Attributes
     ----------
+    hosts : int
     samples : int
         Samples of the socket tables, all hosts together.
     flows : int
@@ -26,6 +27,7 @@ class Observation:
         What was seen and what was not, for people.
     """
 
+    hosts: int
     samples: int
     flows: int
     sentences: list[str]
@@ -70,4 +72,4 @@ def describe(store: Store) -> Observation:
         sentences.insert(
             1, f"No connection was seen in {samples} samples: look longer, or while the services are in use."
         )
-    return Observation(samples, ends["flows"], sentences)
+    return Observation(len(hosts), samples, ends["flows"], sentences)

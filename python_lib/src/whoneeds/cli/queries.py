@@ -13,6 +13,7 @@ from whoneeds.cli.verbs import Examples, add_verb
 from whoneeds.model.errors import SettingsError
 
 if TYPE_CHECKING:
+    from whoneeds.cli.evidence import Observation
     from whoneeds.render.table import Shown
     from whoneeds.store.session import Store
 
@@ -51,7 +52,7 @@ def connections(store: StoreOption = DEFAULT_STORE, form: FormatOption = Format.
     from whoneeds.store.session import open_store
 
     with open_store(store) as opened:
-        sentences = _observe(opened)
+        sentences = _observe(opened).sentences
         require(opened, Attribution, "whoneeds attribute")
         made = join_connections(opened.table(FlowRecord), opened.table(Attribution))
         rows = sort_connections(opened.read(made).to_pylist())
@@ -88,13 +89,14 @@ def deps(
     from whoneeds.model.conclusions import Dependency
     from whoneeds.model.schema import columns
     from whoneeds.pipeline import find_dependencies, require
-    from whoneeds.render.folding import fold_transient
+    from whoneeds.render.folding import find_sweeps, fold_sweeps, fold_transient, sweep_key, tell_sweeps
     from whoneeds.render.views import dependency_columns, name_ends, sort_dependencies
     from whoneeds.store.session import open_store
 
     wanted = _parse_service(service)
     with open_store(store) as opened:
-        sentences = _observe(opened)
+        seen = _observe(opened)
+        sentences = seen.sentences
         require(opened, Dependency, "whoneeds analyze")
         made = opened.table(Dependency) if location is None else find_dependencies(opened, location)
         made = _at_level(made, level).filter(lambda table: table.method == method.value)
@@ -105,6 +107,10 @@ def deps(
         if kind is not None:
             made = made.filter(made.kind == kind.value)
         found = sort_dependencies(opened.read(made).to_pylist())
+        sweeps = find_sweeps(found, seen.hosts) if level is Level.HOST else {}
+        if form is Format.TABLE and sweeps and wanted is None:
+            found = fold_sweeps(found, sweeps)
+            sentences[:0] = tell_sweeps(sweeps, seen.hosts)
         if form is Format.TABLE and level is Level.HOST and kind is None and wanted is None:
             found, hidden = fold_transient(found)
             if hidden:
@@ -112,6 +118,8 @@ def deps(
                     0, f"Transient needs for one provider are one line each; --kind transient shows {hidden} more."
                 )
         rows = [{**name_ends(row), **row} for row in found]
+        if level is Level.HOST and form is Format.JSON:
+            rows = [{**row, "sweep": sweep_key(row) in sweeps} for row in rows]
         names = ["dependent", "depends_on", *(column.name for column in columns(Dependency))]
         _print(rows, names, dependency_columns(level.value), form, sentences)
         _finish(opened)
@@ -142,10 +150,10 @@ def _parse_service(text: str | None) -> tuple[str, int] | None:
     )
 
 
-def _observe(store: "Store") -> list[str]:
+def _observe(store: "Store") -> "Observation":
     from whoneeds.cli.evidence import describe
 
-    return describe(store).sentences
+    return describe(store)
 
 
 def _print(

@@ -1,10 +1,20 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Fold transient needs: a peer on forty ephemeral ports is one line to a reader, and says that it stands for forty."""
+"""Fold what is one thing to a reader: a peer on forty ephemeral ports, or a scraper that looks at every host.
 
+The folded line says how many it stands for.
+"""
+
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from whoneeds.render.visible import make_visible
+
 Row = Mapping[str, Any]
+
+#: An application that uses one service on so many other hosts, and on so large a share of them, looks at all.
+SWEEP_HOSTS, SWEEP_SHARE = 5, 0.8
+_SWEEP_KEY = ("app", "host", "protocol", "port")
 
 
 def fold_transient(rows: Iterable[Row]) -> tuple[list[Row], int]:
@@ -39,6 +49,77 @@ def fold_transient(rows: Iterable[Row]) -> tuple[list[Row], int]:
             hidden += 1
             folded[place[key]] = _merge(folded[place[key]], row)
     return folded, hidden
+
+
+def find_sweeps(rows: Iterable[Row], hosts: int) -> dict[tuple[Any, ...], int]:
+    """Applications that use one service on nearly every host, as monitoring and backup do: they need no single one.
+
+    Parameters
+    ----------
+    rows : iterable of mapping
+        Rows of the view by host.
+    hosts : int
+        How many hosts are traced.
+
+    Returns
+    -------
+    dict of (app, host, protocol, port) to int
+        On how many other hosts.
+    """
+    reached: defaultdict[tuple[Any, ...], set[str]] = defaultdict(set)
+    for row in rows:
+        if row["resp_host"] is not None and row["resp_host"] != row["host"]:
+            reached[sweep_key(row)].add(row["resp_host"])
+    least = max(SWEEP_HOSTS, SWEEP_SHARE * (hosts - 1))
+    return {key: len(found) for key, found in reached.items() if len(found) >= least}
+
+
+def sweep_key(row: Row) -> tuple[Any, ...]:
+    """What rows of one sweep have in common."""
+    return tuple(row[name] for name in _SWEEP_KEY)
+
+
+def fold_sweeps(rows: Iterable[Row], sweeps: Mapping[tuple[Any, ...], int]) -> list[Row]:
+    """Put the rows of each sweep into one.
+
+    Parameters
+    ----------
+    rows : iterable of mapping
+        Rows of the view by host, in order.
+    sweeps : mapping
+        From `find_sweeps`.
+
+    Returns
+    -------
+    list of mapping
+        The first row of each sweep stands for all, with ``providers`` (how many hosts), and sums as in
+        `fold_transient`. What the application uses on its own host, or on an untraced one, stays a row of its own.
+    """
+    folded: list[Row] = []
+    place: dict[tuple[Any, ...], int] = {}
+    for row in rows:
+        key = sweep_key(row)
+        if key not in sweeps or row["resp_host"] in (None, row["host"]):
+            folded.append(row)
+        elif key not in place:
+            place[key] = len(folded)
+            folded.append({**row, "providers": sweeps[key]})
+        else:
+            kept = folded[place[key]]
+            same = kept["resp_app"] == row["resp_app"]
+            merged = {**_merge(kept, row), "ports": 1, "resp_app": kept["resp_app"] if same else None}
+            folded[place[key]] = merged
+    return folded
+
+
+def tell_sweeps(sweeps: Mapping[tuple[Any, ...], int], hosts: int) -> list[str]:
+    """One sentence for each sweep."""
+    return [
+        f"{make_visible(app)}@{make_visible(host)} uses {protocol}/{port} on {count} of {hosts - 1} other hosts, as "
+        "monitoring or a backup does: it looks at all of them and needs no single one, and is one line; "
+        f"--service {protocol}/{port} shows each."
+        for (app, host, protocol, port), count in sorted(sweeps.items())
+    ]
 
 
 def _merge(kept: Row, other: Row) -> Row:

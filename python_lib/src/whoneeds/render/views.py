@@ -107,6 +107,8 @@ def _dependent(row: Row) -> str:
 def _provider(row: Row) -> str:
     """The application and host, or else the address, that is needed; empty where only a service is."""
     app, host = row["resp_app"], row["resp_host"]
+    if "providers" in row:
+        return f"{app or 'several'} on {row['providers']} hosts"
     if host:
         return f"{app}@{host}" if app else str(host)
     if row["resp_addr"]:
