@@ -19,6 +19,7 @@ import ibis
 
 from whoneeds.analysis.macroscope import Thresholds, extract_dependencies
 from whoneeds.collector import ingest as collector_ingest
+from whoneeds.collector.applications import find_applications, mark_parts
 from whoneeds.collector.attribution import attribute_flows
 from whoneeds.collector.clocks import (
     Boot,
@@ -33,10 +34,11 @@ from whoneeds.collector.exchanges import join_exchanges
 from whoneeds.collector.flows import build_flows
 from whoneeds.collector.ingest import IngestResult
 from whoneeds.collector.instances import find_instances, find_uses, sum_service_use
+from whoneeds.collector.local_uses import find_local_uses
 from whoneeds.collector.owners import find_holders
 from whoneeds.collector.sockets import WAITING
 from whoneeds.facts.document import Document, build_document
-from whoneeds.model.conclusions import ApplicationInstance, Attribution, Dependency, ServiceUse
+from whoneeds.model.conclusions import ApplicationInstance, Attribution, Dependency, LocalUse, ServiceUse
 from whoneeds.model.errors import StoreError
 from whoneeds.model.evidence import (
     CaptureRecord,
@@ -47,6 +49,7 @@ from whoneeds.model.evidence import (
     SegmentHeader,
     SocketRecord,
     TranslationRecord,
+    UnixConnectionRecord,
 )
 from whoneeds.model.schema import table_name
 from whoneeds.store.manifest import read_manifest
@@ -157,9 +160,13 @@ def attribute(store: Store) -> dict[str, int]:
 
 
 def instances(store: Store, *, location: str | None = None) -> dict[str, int]:
-    """Flow, attribution, socket, process -> application_instance, service_use."""
+    """Flow, attribution, socket, process, unix_connection -> application_instance, service_use, local_use."""
     population, used = find_population(store, location)
-    return _write(store, {ApplicationInstance: population, ServiceUse: used})
+    marked = mark_parts(population, store.keep(find_applications(store.table(ProcessRecord), store.keep)))
+    written = _write(store, {ApplicationInstance: marked, ServiceUse: used})
+    unix = store.table(UnixConnectionRecord)
+    local = find_local_uses(store.table(ServiceUse), unix, store.table(ProcessRecord))
+    return {**written, **_write(store, {LocalUse: local})}
 
 
 def dependencies(store: Store, *, thresholds: Thresholds = Thresholds()) -> dict[str, int]:

@@ -9,7 +9,7 @@ import pytest
 from shop import TRUTH, build_shop, collect, edges
 
 from whoneeds import pipeline
-from whoneeds.model.conclusions import ApplicationInstance, Attribution, Dependency, ServiceUse
+from whoneeds.model.conclusions import ApplicationInstance, Attribution, Dependency, LocalUse, ServiceUse
 from whoneeds.model.errors import StoreError
 from whoneeds.model.evidence import FlowRecord
 from whoneeds.model.schema import table_name
@@ -52,7 +52,7 @@ def test_steps_are_told_in_order(walked):
     """Each step is told once, in order, with the tables that it wrote."""
     assert [step.name for step in walked[1]] == ["ingest", "flows", "attribute", "instances", "dependencies"]
     tables = [table for step in walked[1] for table in step.rows]
-    derived = (FlowRecord, Attribution, ApplicationInstance, ServiceUse, Dependency)
+    derived = (FlowRecord, Attribution, ApplicationInstance, ServiceUse, LocalUse, Dependency)
     assert tables == ["segment", *(table_name(record) for record in derived)]
     assert all(step.rows[table] > 0 for step in walked[1] for table in step.rows)
 

@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -14,7 +15,7 @@ from runs import wait_for
 
 from whoneeds.analysis.hosts import fold_to_hosts
 from whoneeds.collector.connections import join_connections
-from whoneeds.model.conclusions import Attribution, Dependency
+from whoneeds.model.conclusions import ApplicationInstance, Attribution, Dependency, LocalUse
 from whoneeds.model.evidence import FlowRecord
 from whoneeds.pipeline import run_line
 from whoneeds.store import open_store
@@ -170,3 +171,53 @@ def test_loopback_of_two_namespaces_with_equal_ports_is_not_mixed(trace, tmp_pat
     ]
     met = {(row["app"], row["resp_app"]) for row in needs if row["port"] == 7000}
     assert met == {("alpha", "alpha"), ("beta", "beta")}
+
+
+@pytest.mark.root
+def test_a_daemon_behind_a_path_is_a_local_need(trace, tmp_path):
+    """A program that asks a daemon over AF_UNIX, and its forked worker, are told from segment to answer."""
+    name = str(tmp_path / "d.sock")
+    serve = f"""
+import socket, sys
+server = socket.socket(socket.AF_UNIX)
+server.bind({name!r})
+server.listen()
+print("ready", flush=True)
+kept = server.accept()
+sys.stdin.read()
+"""
+    ask = f"""
+import os, socket, sys, time
+made = socket.socket(socket.AF_UNIX)
+made.connect({name!r})
+server = socket.create_server(("127.0.0.1", 0))
+if os.fork() == 0:
+    client = socket.create_connection(server.getsockname())
+    time.sleep(60)
+kept = server.accept()
+print("ready", flush=True)
+sys.stdin.read()
+"""
+    with contextlib.ExitStack() as running:
+        for program, called in ((serve, "storaged"), (ask, "asker")):
+            process = running.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-c", NAMED.format(name=called) + program],
+                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
+                )
+            )  # fmt: skip
+            running.callback(os.killpg, process.pid, signal.SIGKILL)
+            assert process.stdout.readline() == "ready\n"
+        trace_here(trace, tmp_path / "host1")
+        asker = process.pid
+    analyzed(tmp_path, "all", "host1")
+    with open_store(tmp_path / "all.store") as store:
+        (use,) = [row for row in store.rows(LocalUse) if row["service"] == f"unix:{name}"]
+        (worker,) = [row for row in store.rows(ApplicationInstance) if row["app"] == "asker"]
+    assert (use["app"], use["daemon"], use["host"], use["processes"]) == ("asker", "storaged", "host1", 2)
+    assert (worker["pid"] == asker, worker["leader_id"].split("/")[2]) == (False, str(asker))
+    told = subprocess.run(
+        [sys.executable, "-m", "whoneeds", "deps", "--store", str(tmp_path / "all.store"), "--app", "asker"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert f"unix:{name}" in told.stdout

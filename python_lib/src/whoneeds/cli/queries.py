@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The verbs that ask: connections and deps."""
+"""The verbs that ask: connections, deps, instances and local."""
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
@@ -111,6 +111,8 @@ def deps(
         if form is Format.TABLE and sweeps and wanted is None:
             found = fold_sweeps(found, sweeps)
             sentences[:0] = tell_sweeps(sweeps, seen.hosts)
+        if level is Level.HOST and kind is None and wanted is None:
+            found += _find_unix_needs(opened, app)
         if form is Format.TABLE and level is Level.HOST and kind is None and wanted is None:
             found, hidden = fold_transient(found)
             if hidden:
@@ -122,6 +124,49 @@ def deps(
             rows = [{**row, "sweep": sweep_key(row) in sweeps} for row in rows]
         names = ["dependent", "depends_on", *(column.name for column in columns(Dependency))]
         _print(rows, names, dependency_columns(level.value), form, sentences)
+        _finish(opened)
+
+
+def _find_unix_needs(store: "Store", app: str | None) -> list[dict[str, Any]]:
+    """Needs of daemons over AF_UNIX as rows of the view by host; nobody decides their kind."""
+    from whoneeds.model.conclusions import LocalUse
+    from whoneeds.pipeline import require
+    from whoneeds.render.views import view_unix_uses
+
+    require(store, LocalUse, "whoneeds analyze")
+    uses = store.table(LocalUse)
+    uses = uses.filter(uses.service.startswith("unix:"))
+    return view_unix_uses(store.read(uses if app is None else uses.filter(uses.app == app)).to_pylist())
+
+
+def instances(store: StoreOption = DEFAULT_STORE, form: FormatOption = Format.TABLE) -> None:
+    """List instances of applications, and which of them are parts of one."""
+    from whoneeds.model.conclusions import ApplicationInstance
+    from whoneeds.render.views import INSTANCE_COLUMNS
+
+    _list(store, ApplicationInstance, INSTANCE_COLUMNS, form)
+
+
+def local(store: StoreOption = DEFAULT_STORE, form: FormatOption = Format.TABLE) -> None:
+    """List who asked which daemon of its own host, over loopback or AF_UNIX."""
+    from whoneeds.model.conclusions import LocalUse
+    from whoneeds.render.views import LOCAL_COLUMNS
+
+    _list(store, LocalUse, LOCAL_COLUMNS, form)
+
+
+def _list(path: Any, record: type[Any], shown: "list[Shown]", form: Format) -> None:
+    """Print a table of the store."""
+    from whoneeds.model.schema import columns
+    from whoneeds.pipeline import require
+    from whoneeds.store.session import open_store
+
+    names = [column.name for column in columns(record)]
+    with open_store(path) as opened:
+        sentences = _observe(opened).sentences
+        require(opened, record, "whoneeds analyze")
+        rows = sorted(opened.rows(record), key=lambda row: [str(row[name]) for name in names])
+        _print(rows, names, shown, form, sentences)
         _finish(opened)
 
 
@@ -196,4 +241,6 @@ EXAMPLES: Examples = {
         "whoneeds deps --store found --service tcp/5432 --kind static",
         "whoneeds deps --store found --level 2 --app nginx --format json",
     ),
+    instances: ("whoneeds instances --store found",),
+    local: ("whoneeds local --store found",),
 }

@@ -115,7 +115,7 @@ def find_instances(uses: ibis.Table) -> ibis.Table:
     Returns
     -------
     ibis.Table
-        ApplicationInstance.
+        ApplicationInstance, without what `whoneeds.collector.applications.mark_parts` adds.
     """
     rows = uses.mutate(latest=uses.last_ns.cast("string").lpad(20, "0") + uses.process_id)
     instances = rows.group_by(["app", "host", "pid", "address"]).aggregate(
@@ -124,7 +124,11 @@ def find_instances(uses: ibis.Table) -> ibis.Table:
         first_ns=rows.first_ns.min(),
         last_ns=rows.last_ns.max(),
     )
-    return instances.select([column.name for column in columns(ApplicationInstance)])
+    made = {
+        column.name: instances[column.name] if column.name in instances.columns else ibis.null(column.type)
+        for column in columns(ApplicationInstance)
+    }
+    return instances.select(**made)
 
 
 def sum_service_use(uses: ibis.Table) -> ibis.Table:

@@ -94,6 +94,43 @@ class ApplicationInstance:
     )
     first_ns: int = documented("First seen with a connection of its own.", unit="ns")
     last_ns: int = documented("Last seen with a connection of its own.", unit="ns")
+    leader_id: Optional[str] = documented(
+        "The first process of the same program that it was forked from, itself if it was not: instances with one "
+        "leader are one application; absent if the process's parents are not known.",
+        max_length=400,
+        default=None,
+    )
+    part_of: Optional[str] = documented(
+        "The application of another program that began it, in the same container and session or service; absent if "
+        "none is known to have.",
+        max_length=64,
+        default=None,
+    )
+    part_of_id: Optional[str] = documented("The first process of that application.", max_length=400, default=None)
+    container: Optional[str] = documented(
+        "Name of its container, or identity where no name is known; absent outside containers.", default=None
+    )
+
+
+@dataclass(frozen=True)
+class LocalUse:
+    """All use that an application on a host made of a daemon on the same host, over loopback or AF_UNIX."""
+
+    app: str = documented("The application that asked.", max_length=64)
+    host: str = documented("The host.")
+    service: str = documented(
+        "What was asked: unix:PATH (an abstract name begins with @), tcp:ADDRESS:PORT or udp:ADDRESS:PORT.",
+        max_length=300,
+    )
+    daemon: Optional[str] = documented(
+        "The application that answers there; absent where it is not known or ambiguous.", max_length=64
+    )
+    processes: int = documented("Processes of the application that asked.")
+    connections: int = documented(
+        "Connections: flows over loopback; over AF_UNIX pairs of a process and one at the daemon's end."
+    )
+    first_ns: int = documented("First use seen.", unit="ns")
+    last_ns: int = documented("Last use seen.", unit="ns")
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ CONCLUSIONS: Tuple[Type[Any], ...] = (
     conclusions.Connection,
     conclusions.ApplicationInstance,
     conclusions.ServiceUse,
+    conclusions.LocalUse,
     conclusions.Dependency,
     conclusions.Need,
     conclusions.Dependent,

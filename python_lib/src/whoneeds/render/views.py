@@ -59,7 +59,7 @@ def dependency_columns(level: str) -> list[Shown]:
         Shown("DEPENDS ON", lambda row: _provider(row) or "any"),
         Shown("SERVICE", _service),
         Shown("KIND", lambda row: str(row["kind"])),
-        Shown("SHARE", lambda row: tell_share(row["usage_share"]), 90, right=True),
+        Shown("SHARE", _share, 90, right=True),
         Shown(
             "INSTANCES",
             lambda row: str(row["support"]) if here else f"{row['support']}/{row['population']}",
@@ -74,7 +74,10 @@ def dependency_columns(level: str) -> list[Shown]:
         Shown("BECAUSE", lambda row: str(row["reason"]).replace("_", " "), 35),
     ]  # fmt: skip
     if level in ("host", "2", "4"):
-        columns.insert(3, Shown("ADDRESS", lambda row: row["resp_addr"] or "several", 55))
+        columns.insert(
+            3,
+            Shown("ADDRESS", lambda row: row["resp_addr"] or (UNKNOWN if row["protocol"] == "unix" else "several"), 55),
+        )
     if level in ("1", "3"):
         columns[1:2] = [Shown("PROVIDER", lambda row: row["resp_app"] or UNKNOWN, 70)]
     return columns
@@ -97,6 +100,58 @@ CONNECTION_COLUMNS = [
 ]
 
 
+INSTANCE_COLUMNS = [
+    Shown("APPLICATION", lambda row: f"{row['app']}[{row['pid']}]@{row['host']}"),
+    Shown("ADDRESS", lambda row: str(row["address"]), 60),
+    Shown("CONTAINER", lambda row: row["container"] or UNKNOWN, 70),
+    Shown("FORKED FROM", lambda row: _other_process(row, "leader_id"), 65),
+    Shown("PART OF", lambda row: f"{row['part_of']}[{_pid(row['part_of_id'])}]" if row["part_of"] else UNKNOWN, 80),
+    Shown("USER", lambda row: row["user"] or UNKNOWN, 40),
+    Shown("FIRST SEEN", lambda row: tell_instant(row["first_ns"]), 25),
+    Shown("LAST SEEN", lambda row: tell_instant(row["last_ns"]), 30),
+]
+LOCAL_COLUMNS = [
+    Shown("DEPENDENT", lambda row: f"{row['app']}@{row['host']}"),
+    Shown("DAEMON", lambda row: row["daemon"] or UNKNOWN),
+    Shown("SERVICE", lambda row: str(row["service"])),
+    Shown("PROCESSES", lambda row: str(row["processes"]), 60, right=True),
+    Shown("CONNECTIONS", lambda row: str(row["connections"]), 70, right=True),
+    Shown("FIRST SEEN", lambda row: tell_instant(row["first_ns"]), 20),
+    Shown("LAST SEEN", lambda row: tell_instant(row["last_ns"]), 30),
+]
+
+
+def view_unix_uses(uses: Iterable[Row]) -> list[dict[str, Any]]:
+    """Uses of daemons over AF_UNIX as rows of the view of dependencies by host.
+
+    Parameters
+    ----------
+    uses : iterable of mapping
+        Rows of `LocalUse` whose service is ``unix:PATH``; ``port`` is none, and what no method decides is not known.
+    """
+    rows = [
+        {
+            "level": None, "app": use["app"], "host": use["host"], "pid": None, "address": None, "protocol": "unix",
+            "port": None, "path": use["service"].removeprefix("unix:"), "resp_addr": None, "resp_host": use["host"],
+            "resp_app": use["daemon"], "kind": "unclassified", "method": None, "reason": "local daemon",
+            "support": use["processes"], "population": None, "users": None, "usage_share": None,
+            "adjusted_share": None, "flows": use["connections"], "orig_bytes": None, "resp_bytes": None,
+            "first_ns": use["first_ns"], "last_ns": use["last_ns"],
+        }
+        for use in uses
+    ]  # fmt: skip
+    return sorted(rows, key=lambda row: (row["app"], row["host"], row["path"], row["resp_app"] or ""))
+
+
+def _pid(process_id: str) -> str:
+    return process_id.split("/")[2]
+
+
+def _other_process(row: Row, name: str) -> str:
+    """The number of another process that a row speaks of; nothing where it is the row's own."""
+    return UNKNOWN if row[name] is None or row[name] == row["process_id"] else _pid(row[name])
+
+
 def _dependent(row: Row) -> str:
     host = f"@{row['host']}" if row["host"] else ""
     if row["pid"] is None:
@@ -116,7 +171,13 @@ def _provider(row: Row) -> str:
     return app or ""
 
 
+def _share(row: Row) -> str:
+    return UNKNOWN if row["usage_share"] is None else tell_share(row["usage_share"])
+
+
 def _service(row: Row) -> str:
+    if row["protocol"] == "unix":
+        return f"unix:{row['path']}"
     ports = row.get("ports", 1)
     return f"{row['protocol']}/{row['port']}" if ports == 1 else f"{row['protocol']}, {ports} ports"
 
