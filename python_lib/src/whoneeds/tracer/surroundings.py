@@ -4,7 +4,7 @@
 from itertools import product
 from typing import Any, Dict, List, Mapping
 
-from whoneeds.model.errors import Gone, HostError
+from whoneeds.model.errors import Denied, Gone, HostError
 from whoneeds.tracer import sock_diag
 from whoneeds.tracer.namespaces import NamespaceFinder, open_in_namespaces, own_namespace
 from whoneeds.tracer.observation import Instant, Observation
@@ -79,7 +79,10 @@ class Surroundings:
         self, observation: Observation, at: Instant, doors: Dict[int, List[str]], owners: Mapping[int, Holders]
     ) -> None:
         channels, refused = open_in_namespaces(doors, sock_diag.open_channel)
-        problems = [error for error in refused.values() if not isinstance(error, Gone)]
+        problems = [error for error in refused.values() if not isinstance(error, (Denied, Gone))]
+        closed = sum(isinstance(error, Denied) for error in refused.values())
+        if closed:
+            observation.add_gap("unix", "permission", "network namespaces that may not be entered", at, at, closed)
         sockets: List[UnixSocket] = []
         places: Dict[int, str] = {}
         try:

@@ -103,11 +103,16 @@ class Translations:
             return
         self.read(observation, at)
         opened, refused = open_in_namespaces(doors, self._open)
+        closed = sum(isinstance(error, Denied) for error in refused.values())
+        if closed:
+            observation.add_gap(
+                "translation", "permission", "network namespaces that may not be entered", at, at, closed
+            )
         try:
             opened[self._own] = self._open()
         except HostError as error:
             refused[self._own] = error
-        problems = [error for error in refused.values() if not isinstance(error, Gone)]
+        problems = [error for error in refused.values() if not isinstance(error, (Denied, Gone))]
         found: Set[int] = set()
         for inode, (channel, tracked) in opened.items():
             try:
