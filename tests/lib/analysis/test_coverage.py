@@ -19,7 +19,7 @@ SEGMENT = SegmentHeader(
 )  # fmt: skip
 FLOW = FlowRecord(
     "f1", "tcp", "10.0.0.1", 40000, "10.0.0.2", 80, "listener", "web1", "app1", "s1", "s2", 1, 2, 0.0, 1, 5.0,
-    None, None, None, 0, None,
+    None, None, None, None, None, 0, None,
 )  # fmt: skip
 
 
