@@ -64,7 +64,7 @@ def _statements(settings: FlowSettings, location: str | None) -> tuple[tuple[str
     uses = find_uses(flows, named, sockets, processes, location, keep)
     step("application_instance", find_instances(uses))
     step("service_use", sum_service_use(uses))
-    step("connection", join_connections(flows, named))
+    step("connection", join_connections(flows, named, processes))
     return tuple(made)
 
 

@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The whole line of the collector on two hosts."""
 
+from dataclasses import replace
+
 from fleet import ANY, DAY_NS, Host
 from line import run_line
+
+from whoneeds.model.evidence import ProcessRecord
 
 
 def test_a_connection_seen_at_both_ends_is_one_flow_with_both_programs() -> None:
@@ -41,6 +45,20 @@ def test_a_process_without_a_known_user_has_none() -> None:
     made = run_line([host])
     assert {row["pid"]: row["user"] for row in made["application_instance"]} == {10: None, 11: "web1/0"}
     assert {row["pid"]: row["user"] for row in made["service_use"]} == {10: None, 11: "web1/0"}
+
+
+def test_containers_stand_at_both_ends() -> None:
+    """A connection names the containers of its processes, by identity where the name is not known."""
+    host = Host("web1", ("10.0.0.1",)).segment()
+    curl, nginx = host.process("curl", 10), host.process("nginx", 11)
+    rows = host.segments[-1][1][ProcessRecord]
+    rows[0] = replace(rows[0], container="docker:x", container_name="shop")
+    rows[1] = replace(rows[1], container="docker:y")
+    host.socket(("10.0.0.1", 40000), ("10.0.0.1", 80), (5, 50), curl)
+    host.socket(("10.0.0.1", 80), ("10.0.0.1", 40000), (5, 50), nginx)
+    (row,) = run_line([host])["connection"]
+    assert (row["orig_container"], row["resp_container"], row["rule"]) == ("shop", "docker:y", "socket/socket")
+    assert (row["orig_pid"], row["resp_pid"]) == (10, 11)
 
 
 def test_a_refused_connection_is_nobody_s_at_the_called_end() -> None:

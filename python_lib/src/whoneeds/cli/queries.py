@@ -45,7 +45,7 @@ def connections(store: StoreOption = DEFAULT_STORE, form: FormatOption = Format.
     """List connections and the programs at both ends."""
     from whoneeds.collector.connections import join_connections
     from whoneeds.model.conclusions import Attribution, Connection
-    from whoneeds.model.evidence import FlowRecord
+    from whoneeds.model.evidence import FlowRecord, ProcessRecord
     from whoneeds.model.schema import columns
     from whoneeds.pipeline import require
     from whoneeds.render.views import CONNECTION_COLUMNS, sort_connections
@@ -54,7 +54,7 @@ def connections(store: StoreOption = DEFAULT_STORE, form: FormatOption = Format.
     with open_store(store) as opened:
         sentences = _observe(opened).sentences
         require(opened, Attribution, "whoneeds attribute")
-        made = join_connections(opened.table(FlowRecord), opened.table(Attribution))
+        made = join_connections(opened.table(FlowRecord), opened.table(Attribution), opened.table(ProcessRecord))
         rows = sort_connections(opened.read(made).to_pylist())
         _print(rows, [column.name for column in columns(Connection)], CONNECTION_COLUMNS, form, sentences)
         _finish(opened)

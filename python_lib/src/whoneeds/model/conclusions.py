@@ -70,6 +70,14 @@ class Connection:
     caller_port: Optional[int] = documented(
         "Port that the responder takes the originator for, where it was translated.", default=None
     )
+    orig_container: Optional[str] = documented(
+        "Container of the originator's process: its name, or identity where no name is known; absent outside "
+        "containers.",
+        default=None,
+    )
+    resp_container: Optional[str] = documented(
+        "Container of the responder's process, likewise; absent outside containers.", default=None
+    )
     translated: Optional[str] = documented(
         "Whether addresses were translated on the way: 'resolved', or 'unresolved' where the far end cannot be the one "
         "in the tuple; absent where nothing tells of it.",

@@ -103,7 +103,7 @@ CONNECTION_COLUMNS = [
 INSTANCE_COLUMNS = [
     Shown("APPLICATION", lambda row: f"{row['app']}[{row['pid']}]@{row['host']}"),
     Shown("ADDRESS", lambda row: str(row["address"]), 60),
-    Shown("CONTAINER", lambda row: row["container"] or UNKNOWN, 70),
+    Shown("CONTAINER", lambda row: shown_container(row["container"]) if row["container"] else UNKNOWN, 70),
     Shown("FORKED FROM", lambda row: _other_process(row, "leader_id"), 65),
     Shown("PART OF", lambda row: f"{row['part_of']}[{_pid(row['part_of_id'])}]" if row["part_of"] else UNKNOWN, 80),
     Shown("USER", lambda row: row["user"] or UNKNOWN, 40),
@@ -187,7 +187,20 @@ def _end(row: Row, side: str) -> str:
     if app is None and host is None:
         return UNKNOWN
     number = "" if pid is None else f"[{pid}]"
-    return f"{app or '?'}{number}" + (f"@{host}" if host else "")
+    inside = row.get(f"{side}_container")
+    return f"{app or '?'}{number}" + (f"@{host}" if host else "") + (f" in {shown_container(inside)}" if inside else "")
+
+
+def shown_container(container: str) -> str:
+    """A container's name; of an identity as many digits as people are used to.
+
+    Examples
+    --------
+    >>> shown_container("shop_db.1"), shown_container("docker:" + 64 * "a")
+    ('shop_db.1', 'docker:aaaaaaaaaaaa')
+    """
+    runtime, colon, identity = container.partition(":")
+    return f"{runtime}:{identity[:12]}" if colon and len(identity) == 64 else container
 
 
 def _translated(row: Row, real: str, seen: str, word: str) -> str:
