@@ -14,7 +14,7 @@ from tests.evidence.stage import walk
 
 pytestmark = pytest.mark.root
 #: Ends of these connections take several times the largest ring.
-_CALLS = 40_000
+_CALLS = 30_000
 
 
 def call_often(server):
