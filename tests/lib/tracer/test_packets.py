@@ -24,6 +24,7 @@ from scapy.utils import rdpcap
 from whoneeds.model.errors import Denied, SettingsError, Unsupported
 from whoneeds.model.evidence import CaptureRecord, ExchangeRecord, Gap, NameRecord
 from whoneeds.tracer import clocks, filter_expression
+from whoneeds.tracer.network_header import find_transport
 from whoneeds.tracer.observation import Observation
 from whoneeds.tracer.packet_ring import open_capture
 from whoneeds.tracer.packets import PacketLimits, PacketSource, open_captures
@@ -193,6 +194,26 @@ def test_more_packets_than_are_taken_in_are_counted(network):
     assert tables[ExchangeRecord][0].initiated is None
 
 
+def test_after_a_loss_nobody_is_said_to_have_begun(network):
+    """A conversation that begins right after packets were lost may have begun with one of those."""
+    begun = {}
+    for per_s in (50, 1_000_000):
+        capture = Capture(network, limits=PacketLimits(per_s=per_s))
+        time.sleep(2.2)
+        server, client, late = network.udp(), network.udp(), network.udp()
+        for _time in range(800):
+            client.sendto(b"x", server.getsockname())
+        time.sleep(capture.source.finish())
+        capture.source.read(capture.observation, clocks.now())
+        time.sleep(1.2)
+        capture.source.read(capture.observation, clocks.now())
+        late.sendto(b"x", server.getsockname())
+        tables, _packets = capture.take()
+        port = late.getsockname()[1]
+        begun[per_s] = [row.initiated for row in tables[ExchangeRecord] if row.local_port == port]
+    assert begun == {50: [None], 1_000_000: [True]}
+
+
 def test_what_the_ring_has_no_room_for_is_counted(network):
     """Packets that come while nobody reads, more than the ring holds, are counted as lost by the kernel."""
     capture = Capture(network, limits=PacketLimits(per_s=1_000_000))
@@ -243,6 +264,21 @@ FORGED = [
     IPv6(src="fe80::2", dst="fe80::1", nh=0) / Raw(b"\0\xff" * 4),
     *fragment(IP(src="10.99.0.2", dst="10.99.0.1") / UDP(sport=53) / Raw(b"x" * 2000), 800),
 ]
+
+
+def test_only_the_first_fragment_names_its_ends():
+    """What stands where a header would be in a later fragment, or behind a header of another protocol, is no port."""
+    first, *rest = fragment(IP(src="10.99.0.2", dst="10.99.0.1") / UDP(sport=53, dport=7) / Raw(b"x" * 2000), 800)
+    assert find_transport(b"\x08\0", bytes(first)) == (
+        17, 20, bytes([10, 99, 0, 2, 10, 99, 0, 1, 0, 53, 0, 7]),
+    )  # fmt: skip
+    assert [find_transport(b"\x08\0", bytes(packet)) for packet in rest] == [None] * len(rest)
+    six = IPv6(src="fe80::2", dst="fe80::1")
+    begin = bytes(six / IPv6ExtHdrHopByHop() / IPv6ExtHdrFragment(m=1) / UDP(sport=53, dport=7) / Raw(b"x"))
+    assert find_transport(b"\x86\xdd", begin)[1:] == (56, begin[8:40] + b"\0\x35\0\7")
+    later = bytes(six / IPv6ExtHdrFragment(offset=7, nh=17) / Raw(b"x" * 20))
+    assert find_transport(b"\x86\xdd", later) is None
+    assert find_transport(b"\x08\6", bytes(first)) is None
 
 
 def test_forged_packets_do_no_harm(network, wire, capture):
