@@ -14,7 +14,7 @@ from whoneeds.tracer import clocks, conntrack
 from whoneeds.tracer.namespaces import open_in_namespaces
 from whoneeds.tracer.netlink import HEADER, split_messages
 from whoneeds.tracer.observation import Observation
-from whoneeds.tracer.translations import Translations
+from whoneeds.tracer.translations import Translations, open_to_hand_over
 
 
 def forget_all(crossed):
@@ -86,6 +86,22 @@ def test_short_ones_are_told_by_events_once_a_namespace_is_known_to_translate(pu
     assert [row.source for row in begun + ended] == ["event", "event"]
     assert begun[0].first_ns == ended[0].first_ns
     assert begun[0].last_ns < ended[0].last_ns
+
+
+@pytest.mark.root
+def test_a_channel_that_was_handed_over_tells_without_any_look(published):
+    """A tracer that may not read the table is told by a channel that somebody else opened for it."""
+    crossed, client = published
+    call(client, OUTSIDE, PUBLISHED)
+    ways = {crossed.inode("router"): [crossed.ways["router"]]}
+    ((_name, handed),) = open_in_namespaces(ways, open_to_hand_over)[0][crossed.inode("router")]
+    translations = Translations(handed=[handed])
+    at = clocks.now()
+    observation = Observation("h", clocks.read_boot_id(), at)
+    port = call(client, OUTSIDE, PUBLISHED, "short")
+    translations.read(observation, clocks.now())
+    translations.close()
+    assert [(row.orig_port, row.new_resp_addr, row.source) for row in rows(observation)] == [(port, SERVER, "event")]
 
 
 @pytest.mark.root

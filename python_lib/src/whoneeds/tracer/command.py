@@ -146,6 +146,7 @@ def _run(arguments: argparse.Namespace) -> int:
 def _load(arguments: argparse.Namespace) -> int:
     import os
 
+    from whoneeds.tracer import translations
     from whoneeds.tracer.bpf.load import load, scope_here
     from whoneeds.tracer.handover import store_descriptors
     from whoneeds.tracer.packets import open_to_hand_over
@@ -168,7 +169,7 @@ def _load(arguments: argparse.Namespace) -> int:
         settings = make_settings(read_config(arguments.config) if arguments.config else {}, {})
         wanted = settings.packets if "packets" in settings.sources else "off"
         packets, refused = open_to_hand_over(wanted)
-        store_descriptors([*loaded.named(), *packets], address)
+        store_descriptors([*loaded.named(), *packets, *translations.open_to_hand_over()], address)
         if refused is not None:
             print(f"traced without packets: {refused}", file=sys.stderr)
     loaded.close()

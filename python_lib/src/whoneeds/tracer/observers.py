@@ -8,7 +8,7 @@ import os
 from typing import Dict, List, Optional, Tuple, Union
 
 from whoneeds.model.errors import HostError
-from whoneeds.tracer import clocks
+from whoneeds.tracer import clocks, translations
 from whoneeds.tracer.bpf.listing import ListingSampler
 from whoneeds.tracer.bpf.source import ProgramEvents
 from whoneeds.tracer.event_sources import Events, open_any_events
@@ -79,7 +79,7 @@ class Observers:
             self.packets, refused = begin_capture(settings.packets, limits, self.sampler.own_namespace, at, handed)
             if refused is not None:
                 self._miss("packets", refused, _NO_PACKETS)
-        self.surroundings = Surroundings()
+        self.surroundings = Surroundings(handed=handed_descriptors(os.environ).get(translations.HANDED_NAME, ()))
 
     def _miss(self, source: str, error: Exception, meaning: str) -> None:
         reason = gap_reason(error) if isinstance(error, HostError) else "failed"

@@ -2,7 +2,7 @@
 """What is looked at beside sockets, in one sample of several: translations, and connections over AF_UNIX."""
 
 from itertools import product
-from typing import Any, Dict, List, Mapping
+from typing import Any, Dict, List, Mapping, Sequence
 
 from whoneeds.model.errors import Denied, Gone, HostError
 from whoneeds.tracer import sock_diag
@@ -26,13 +26,15 @@ class Surroundings:
     ----------
     root : str
         Where the process file system lies.
+    handed : sequence of int
+        As for `whoneeds.tracer.translations.Translations`.
     """
 
-    def __init__(self, root: str = "/proc") -> None:
+    def __init__(self, root: str = "/proc", handed: Sequence[int] = ()) -> None:
         self.root = root
         self._own = own_namespace(root)
         self._finder = NamespaceFinder(root)
-        self._translations = Translations(root)
+        self._translations = Translations(root, handed=handed)
         self._users = UserNames()
         self._turn = 0
 

@@ -11,7 +11,8 @@ ends, and every `_AGAIN_NS` while it lasts.
 """
 
 import errno
-from typing import Any, Dict, List, NamedTuple, Set, Tuple
+import socket
+from typing import Any, Dict, List, NamedTuple, Sequence, Set, Tuple
 
 from whoneeds.model.errors import Denied, Gone, HostError
 from whoneeds.tracer import conntrack
@@ -28,6 +29,26 @@ _MAX_MESSAGES = 1 << 16
 _AGAIN_NS = 600 * 10**9
 #: Most conversations that are remembered for one namespace.
 _MAX_KNOWN = 100_000
+
+
+#: What the channel is called that a privileged loader hands over.
+HANDED_NAME = "translations"
+
+
+def open_to_hand_over() -> List[Tuple[str, int]]:
+    """Have the kernel tell another process of the caller's own namespace, if anything is tracked there by now.
+
+    Returns
+    -------
+    list of (str, int)
+        For `whoneeds.tracer.handover`; empty where nothing is tracked or nothing can be had. They stay open.
+    """
+    if not conntrack.count_tracked():
+        return []
+    try:
+        return [(HANDED_NAME, conntrack.open_events(_EVENT_BYTES).detach())]
+    except HostError:
+        return []  # the tracer itself will be refused, and say so
 
 
 class _Known(NamedTuple):
@@ -59,14 +80,21 @@ class Translations:
         A look is taken in one sample of so many.
     event_bytes : int
         Room for events that were not read yet, for each namespace that is watched.
+    handed : sequence of int
+        The channel of `open_to_hand_over`, if somebody handed one over: it tells of the tracer's own namespace.
     """
 
-    def __init__(self, root: str = "/proc", every: int = EVERY, event_bytes: int = _EVENT_BYTES) -> None:
+    def __init__(
+        self, root: str = "/proc", every: int = EVERY, event_bytes: int = _EVENT_BYTES, handed: Sequence[int] = ()
+    ) -> None:
         self.root, self._every, self._event_bytes = root, every, event_bytes
         self._own = own_namespace(root)
         self._places: Dict[int, _Place] = {}
         self._turn = 0
         self._watch_all = False
+        if handed:
+            self._places[self._own] = _Place()
+            self._places[self._own].channel = socket.socket(fileno=handed[0])
 
     @property
     def is_due(self) -> bool:
