@@ -31,6 +31,8 @@ _CALL = (
     "print(os.getpid(), s.getsockname()[1]); s.sendall(b'x'); s.close()"
 )
 _IDLE_SOCKETS = 200
+#: Of the connections wanted, so many must have been made.
+_MADE_SHARE = 0.8
 
 
 def main() -> int:
@@ -79,32 +81,32 @@ def tell(rows: list[dict[str, Any]], idle: dict[str, Any], aims: list[dict[str, 
         f"{idle['seconds']:.0f} s, {idle['rss_mib']:.0f} MiB"
     )
     for aim in aims:
-        outcome = "reached" if aim["reached"] else "NOT reached"
-        print(f"{outcome:<12}{aim['what']}: {aim['found']:.4g} (aim: {aim['aim']})")
+        outcome = {True: "reached", False: "NOT reached", None: "not measured"}[aim["reached"]]
+        print(f"{outcome:<14}{aim['what']}: {aim['found']:.4g} (aim: {aim['aim']})")
 
 
 def judge_aims(rows: list[dict[str, Any]], idle: dict[str, Any]) -> Iterable[dict[str, Any]]:
-    """What the tracer is to reach, beside what it did; at the highest rate, and at that of its memory."""
+    """What the tracer is to reach, beside what it did."""
     own = [row for row in rows if row["source"] == "events"]
-    most = max(own, key=lambda row: row["wanted_per_s"])
-    rate = f"at {most['made_per_s']:.0f} connections/s"
-    yield _aim(f"ends seen {rate}", most["seen_share"], 0.999, least=True)
-    yield _aim(f"ends with the right process {rate}", most["right_share"], 0.99, least=True)
-    yield _aim(f"ends with a wrong process {rate}", most["wrong"], 0)
-    yield _aim(f"share of a core {rate}", most["core_share"], 0.03)
-    missed = 2 * most["connections"] * (1 - most["seen_share"]) - most["lost"]
-    yield _aim(f"ends missed and not told as lost {rate}", max(missed, 0), 0)
-    yield _aim("share of a core when idle", idle["core_share"], 0.003)
     for row in own:
-        if row["wanted_per_s"] in (2000, most["wanted_per_s"]):
-            there = f"at {row['made_per_s']:.0f} connections/s"
-            yield _aim(f"bytes of segments for 10 000 connections {there}", row["disk_bytes_per_10000"], 1_000_000)
-            yield _aim(f"bytes of captures for 10 000 connections {there}", row["capture_bytes_per_10000"], 1_000_000)
-            yield _aim(f"MiB of memory {there}", row["rss_mib"], 64)
+        # a machine that cannot make so many connections says nothing of them
+        rate = f"at {row['made_per_s']:.0f} of {row['wanted_per_s']:.0f} connections/s"
+        made = row["made_per_s"] >= _MADE_SHARE * row["wanted_per_s"]
+        missed = 2 * row["connections"] * (1 - row["seen_share"]) - row["lost"]
+        yield _aim(f"ends missed and not told as lost {rate}", max(round(missed), 0), 0)
+        yield _aim(f"ends with a wrong process {rate}", row["wrong"], 0)
+        yield _aim(f"ends seen {rate}", row["seen_share"], 0.999, least=True, measured=made)
+        yield _aim(f"ends with the right process {rate}", row["right_share"], 0.99, least=True, measured=made)
+        yield _aim(f"share of a core {rate}", row["core_share"], 0.03, measured=made)
+        yield _aim(f"MiB of memory {rate}", row["rss_mib"], 64, measured=made)
+        yield _aim(f"bytes of segments for 10 000 connections {rate}", row["disk_bytes_per_10000"], 1_000_000)
+        both = row["disk_bytes_per_10000"] + row["capture_bytes_per_10000"]
+        yield _aim(f"the same with captures {rate}", both, 1_000_000)
+    yield _aim("share of a core when idle", idle["core_share"], 0.003)
 
 
-def _aim(what: str, found: float, aim: float, *, least: bool = False) -> dict[str, Any]:
-    reached = found >= aim if least else found <= aim
+def _aim(what: str, found: float, aim: float, *, least: bool = False, measured: bool = True) -> dict[str, Any]:
+    reached = None if not measured else found >= aim if least else found <= aim
     return {"what": what, "found": found, "aim": f"{'>=' if least else '<='} {aim:g}", "reached": reached}
 
 
