@@ -55,6 +55,10 @@ def test_an_ipv6_address_is_canonical():
     [
         ("a pointer to itself", b"\0\1\x80\0\0\1\0\1\0\0\0\0" + b"\xc0\x0c\0\1\0\1"),
         ("a pointer forward", b"\0\1\x80\0\0\1\0\1\0\0\0\0" + b"\xc0\x20\0\1\0\1" + b"\1a\0" * 9),
+        (
+            "a pointer forward to a good name",
+            b"\0\1\x80\0\0\1\0\1\0\0\0\0" + b"\xc0\x22\0\1\0\1" + b"\xc0\x22\0\1\0\1\0\0\0\0\0\4\xc0\0\2\1" + b"\1a\0",
+        ),
         ("a label type that nobody uses", b"\0\1\x80\0\0\1\0\1\0\0\0\0" + b"\x41a\0\0\1\0\1"),
         ("a name without end", b"\0\1\x80\0\0\1\0\1\0\0\0\0" + b"\x3f" + b"a" * 63),
         ("a question", b"\0\1\1\0\0\1\0\0\0\0\0\0\1a\0\0\1\0\1"),

@@ -16,7 +16,7 @@ _INTERNET = 1
 _RESPONSE, _OPCODE, _RCODE = 0x8000, 0x7800, 0x000F
 #: Multicast DNS uses the class's highest bit for something else.
 _CLASS_BITS = 0x7FFF
-_MOST_RECORDS, _MOST_POINTERS, _MOST_NAME_BYTES = 64, 32, 255
+_MOST_RECORDS, _MOST_NAME_BYTES = 64, 255
 
 
 class Answer(NamedTuple):
@@ -103,19 +103,18 @@ def _follow(name: bytes, aliases: Dict[bytes, bytes]) -> Set[bytes]:
 def _read_name(message: bytes, at: int) -> Optional[Tuple[bytes, int]]:
     """A name in lower case and where what follows it begins; None if there is none."""
     labels: List[bytes] = []
-    size, behind, pointers = 0, -1, 0
+    size, behind = 0, -1
     lowest = at
     while at < len(message):
         length = message[at]
         if length >= 0xC0:
-            if at + 2 > len(message) or pointers >= _MOST_POINTERS:
+            if at + 2 > len(message):
                 return None
             goal = (length & 0x3F) << 8 | message[at + 1]
             if goal >= lowest:  # only ever backwards, so that it ends
                 return None
             behind = at + 2 if behind < 0 else behind
             at = lowest = goal
-            pointers += 1
         elif length > 63:  # label types that nobody uses
             return None
         elif length == 0:
