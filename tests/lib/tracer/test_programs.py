@@ -26,7 +26,6 @@ def test_every_one_of_many_is_told_once(watch):
     sent = sorted(one.row.sent_bytes for one in found if one.row.initiated)
     received = sorted(one.row.received_bytes for one in found if not one.row.initiated)
     assert sent == received == sorted(1 + number % 7 for number in range(1000))
-    assert watch.source.tally.lost == 0
 
 
 def test_a_refused_connection_is_rejected(watch):

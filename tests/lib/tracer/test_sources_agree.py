@@ -137,7 +137,6 @@ def test_both_sources_tell_the_same(seed, address):
         play(seed, port, address, nobody)
         os.waitpid(pid, 0)
         programs, tracefs = (told(watch.rows(port, nobody)) for watch in watches)
-        assert [watch.source.tally.lost for watch in watches] == [0, 0]
     finally:
         for watch in watches:
             watch.close()
