@@ -54,7 +54,8 @@ def open_segment(folder_fd, name):
         # Rotated away since it was listed, or a link or device in its place: neither is a segment.
         return None
     found = os.fstat(descriptor)
-    if not stat.S_ISREG(found.st_mode):
+    # A second name may be that of a file elsewhere, which the tracer's user could not read but root can.
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
         os.close(descriptor)
         return None
     return descriptor, found.st_size

@@ -30,6 +30,10 @@ options:
     description: File of the systemd unit.
     type: path
     required: true
+  user:
+    description: Name of the user that a tracer without privilege runs as.
+    type: str
+    default: whoneeds
 seealso:
   - module: whoneeds.discovery.tracer_process
 """
@@ -78,6 +82,23 @@ unit_exists:
   description: Whether the systemd unit's file is there.
   returned: always
   type: bool
+user:
+  description: The user that a tracer without privilege runs as.
+  returned: always
+  type: dict
+  contains:
+    name:
+      description: Its name.
+      type: str
+    exists:
+      description: Whether there is such a user.
+      type: bool
+    suitable:
+      description: Whether it is not root and nobody can log in as it; true where there is none yet.
+      type: bool
+    made_by_role:
+      description: Whether its comment says that the role P(whoneeds.discovery.tracer#role) made it.
+      type: bool
 places:
   description: The tracers that were asked about, by the same names.
   returned: always
@@ -98,6 +119,9 @@ places:
     exists:
       description: Whether anything is there.
       type: bool
+    owner:
+      description: Name of the user to whom the directory belongs, or its number; null where there is none.
+      type: str
     running:
       description: Whether a tracer works in the directory.
       type: bool
@@ -112,6 +136,7 @@ places:
 
 import os
 import platform
+import pwd
 import subprocess
 import sys
 
@@ -124,6 +149,9 @@ from ansible_collections.whoneeds.discovery.plugins.module_utils._tracer import 
     read_status,
 )
 
+#: What the role writes into the comment of the user that it makes.
+USER_COMMENT = "whoneeds tracer"
+_NO_LOGIN = ("nologin", "false")
 _VERSION = "import sys; sys.stdout.write('%d.%d.%d' % sys.version_info[:3])"
 
 
@@ -141,6 +169,28 @@ def ask_python(executable):
     return None, done.stderr.decode("utf-8", "replace").strip()[-300:] or "exit code %d" % done.returncode
 
 
+def find_user(name):
+    """What is there of the tracer's user."""
+    try:
+        found = pwd.getpwnam(name)
+    except KeyError:
+        return dict(name=name, exists=False, suitable=True, made_by_role=False)
+    suitable = found.pw_uid != 0 and os.path.basename(found.pw_shell) in _NO_LOGIN
+    return dict(name=name, exists=True, suitable=suitable, made_by_role=found.pw_gecos == USER_COMMENT)
+
+
+def owner_of(path):
+    """To whom a directory belongs; None where there is none."""
+    try:
+        uid = os.stat(path, follow_symlinks=False).st_uid
+    except OSError:
+        return None
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
 def look(executable, place):
     """What is there of one tracer."""
     found = {name: os.path.abspath(check_type_path(place[name])) for name in ("dir", "zipapp", "config")}
@@ -148,6 +198,7 @@ def look(executable, place):
     found.update(
         installed=os.path.isfile(found["zipapp"]) and os.path.isfile(found["config"]),
         exists=any(os.path.lexists(found[name]) for name in ("dir", "zipapp", "config")),
+        owner=owner_of(found["dir"]),
         running=is_running(status),
         status=status,
         foreign=foreign_names(found["dir"], os.path.dirname(found["zipapp"]), os.path.dirname(found["config"]))[:5],
@@ -161,6 +212,7 @@ def main():
             python=dict(type="str", default=""),
             places=dict(type="dict", required=True),
             unit_path=dict(type="path", required=True),
+            user=dict(type="str", default="whoneeds"),
         ),
         supports_check_mode=True,
     )
@@ -180,6 +232,7 @@ def main():
         python=dict(executable=executable, version=version, error=error),
         systemd=os.path.isdir("/run/systemd/system"),
         unit_exists=os.path.isfile(module.params["unit_path"]),
+        user=find_user(module.params["user"]),
         places=places,
     )
 

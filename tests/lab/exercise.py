@@ -37,13 +37,16 @@ SEGMENTS = "/var/lib/whoneeds/segments"
 # A connection that was open for so many periods in a row is in a sample for sure, one late one allowed.
 SURE_PERIODS = 3
 LEAST_PEERS = 20
+# Most that `systemd-analyze security` may hold against the tracer's unit, of 10.
+MOST_EXPOSURE = 1.5
 # Which host hands out which bad segment, and the reason for which it is put aside.
 DAMAGED = {"web1": ("cut", "corrupt"), "web2": ("flipped", "corrupt"), "db1": ("schema", "schema")}
 OVERSIZED = "cache1"
 # Everywhere a tracer could have left a file; each of these may be a file system of its own.
 LEFT = (
     "find / /run /tmp /dev/shm /sys/fs/cgroup -xdev -iname '*whoneeds*' -not -path '*/.ansible/*'; "
-    "pgrep -af whoneeds[.]pyz; systemctl list-units --all --no-legend 'whoneeds*'; true"
+    "pgrep -af whoneeds[.]pyz; systemctl list-units --all --no-legend 'whoneeds*'; "
+    "getent passwd whoneeds; getent group whoneeds; true"
 )
 
 
@@ -146,6 +149,34 @@ class Exercise:
                   foreseen=foreseen.changes(), real=real)  # fmt: skip
         self.repeated("trace", *self.period)
         self.spoil_configuration()
+        self.disturb()
+
+    def disturb(self) -> None:
+        """The service has no right, goes on whatever befalls it, and leaves nothing in the kernel when stopped."""
+        answer = self.operator.run("disturb", "ansible", "web2", "-i", str(self.operator.inventory), "-b",
+                                   "-m", "ansible.builtin.script",
+                                   "-a", f"{HERE / 'unprivileged.py'} executable=/usr/bin/python3")  # fmt: skip
+        found = re.search(r"^\s*(\{\"exposure.*\})$", answer.stdout, re.MULTILINE)
+        seen: dict[str, Any] = json.loads(found[1]) if found else {}
+        moments = {name: seen.get(name, {}) for name in ("at_first", "killed", "reloaded", "restarted", "started")}
+        right = {
+            "user": "whoneeds",
+            "capabilities": ["0" * 16],
+            "sources": ["events", "packets", "table"],
+            "privileged": True,
+        }
+        wrong = {
+            name: moment
+            for name, moment in moments.items()
+            if any(moment.get(key) != value for key, value in right.items()) or moment["told"].get("kind") != "programs"
+        }
+        self.step("the service has no capability and sees all processes, also after kill, reload and restart",
+                  not wrong, wrong=wrong, said=[] if found else answer.stdout.splitlines())  # fmt: skip
+        self.step("its exposure as systemd sees it is small", seen.get("exposure", 10.0) <= MOST_EXPOSURE,
+                  exposure=seen.get("exposure"))  # fmt: skip
+        ran, left = seen.get("programs_before_stop"), seen.get("programs_after_stop")
+        self.step("stopping it takes its programs out of the kernel",
+                  bool(ran) and left == seen.get("kept_after_stop") == 0, ran=ran, left=left)  # fmt: skip
 
     def spoil_configuration(self) -> None:
         """A tracer whose configuration cannot be read says so and stays off; the next run of the role repairs it."""

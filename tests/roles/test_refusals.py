@@ -37,6 +37,11 @@ WRONG: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         {"tracer_supervisor": "systemd"},
         ("tracer_supervisor=systemd expects", "Use tracer_supervisor=auto"),
     ),
+    "noservice": (
+        {"tracer_privilege": "none"},
+        ("tracer_privilege=none expects a service of systemd", "tracer_scope=user", "Use tracer_privilege=auto"),
+    ),
+    "privilegeword": ({"tracer_privilege": "some"}, ("tracer_privilege", "auto, none, root")),
     "rules": ({"tracer_location_rules": [{"location": "elsewhere", "networks": []}]}, ("elsewhere", "inside, vpn")),
     "../up": ({}, ('Host name "../up" cannot be used', "Expected letters", "Rename the host")),
 }

@@ -49,12 +49,21 @@ def life(player: Player, new_host: Callable[[str], NamespaceHost]) -> dict[str, 
         moments[name] = Moment(run, host.written(), host.processes())
         if name == "installed":
             moments[name].run.tasks.append({"host": "config", "task": "", "outcome": "", "result": _config(host)})
+            moments[name].run.tasks.append({"host": "rights", "task": "", "outcome": "", "result": _rights(host)})
     return moments
 
 
 def _config(host: NamespaceHost) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(host.run("cat", "/etc/whoneeds/tracer.json"))
     return found
+
+
+def _rights(host: NamespaceHost) -> dict[str, Any]:
+    """What the tracer says that it traces by, and the capabilities that its process holds in each set."""
+    words = ("python3", "-I", "/usr/local/lib/whoneeds/whoneeds.pyz", "trace", "status", "--format", "json")
+    status = json.loads(host.run(*words))
+    lines = host.run("cat", f"/proc/{status['pid']}/status").splitlines()
+    return {"events": status["events"], "sets": dict(line.split(":\t") for line in lines if line.startswith("Cap"))}
 
 
 def steady(written: dict[str, str]) -> dict[str, str]:
@@ -100,6 +109,14 @@ def test_the_service_runs_and_is_where_the_documentation_says(life: dict[str, Mo
     config = next(t["result"] for t in moment.run.tasks if t["host"] == "config")
     assert config["host"] == "plain1"
     assert config["period_s"] == 0.2
+
+
+def test_the_tracer_has_given_up_every_capability(life: dict[str, Moment]) -> None:
+    """Where root has loaded the kernel's programs, the process that reads them holds no capability in any set."""
+    found = next(t["result"] for t in life["installed"].run.tasks if t["host"] == "rights")
+    if (found["events"] or {}).get("kind") != "programs":
+        pytest.skip(f"this kernel takes no programs: {found['events']}")
+    assert found["sets"] == dict.fromkeys(("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"), "0" * 16)
 
 
 def test_a_second_installation_changes_nothing(life: dict[str, Moment]) -> None:

@@ -50,6 +50,16 @@ def test_links_fifos_and_folders_are_no_segments(folder):
     assert [found["name"] for found in _segments.list_segments(descriptor, 10)[0]] == ["real.seg"]
 
 
+def test_a_second_name_of_a_file_elsewhere_is_no_segment(tmp_path, folder):
+    """A hard link under a segment's name, by which root could be made to read what others may not, is not opened."""
+    path, descriptor = folder
+    (tmp_path / "shadow").write_bytes(b"secret" * 20)
+    os.link(str(tmp_path / "shadow"), str(path / "1.seg"))
+    assert _segments.list_segments(descriptor, 10)[0] == []
+    (tmp_path / "shadow").unlink()
+    assert [found["name"] for found in _segments.list_segments(descriptor, 10)[0]] == ["1.seg"]
+
+
 def test_the_oldest_are_listed_first_and_the_rest_is_counted(folder):
     """A list is cut at its limit, keeps the oldest, and says how many more there are."""
     path, descriptor = folder
