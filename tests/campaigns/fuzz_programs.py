@@ -109,15 +109,15 @@ def fuzz_told_tasks(result: Result, count: int, rng: random.Random) -> None:
     known = {column.name: column for column in columns(ProcessRecord)}
     path = b"".join(step.ljust(STEP_BYTES, b"\0") for step in (b"python3.11", b"bin", b"usr", b"\xff\x1b[2J"))
     whole = [
-        (TASK.pack(4_000_000, 1, 10**13, 10**9, 7, b"gunicorn", 33, 4) + path).ljust(TASK_BYTES, b"\0"),
-        (TASK.pack(4_000_001, 0, 10**13, 0, 0, b"\xe9" * 16, 2**32 - 1, 0)).ljust(TASK_BYTES, b"\0"),
+        (TASK.pack(4_000_000, 1, 10**13, 10**9, 7, 77, b"gunicorn", 33, 4) + path).ljust(TASK_BYTES, b"\0"),
+        (TASK.pack(4_000_001, 0, 10**13, 0, 0, 0, b"\xe9" * 16, 2**32 - 1, 0)).ljust(TASK_BYTES, b"\0"),
     ]
     tasks = ToldTasks("/proc/self/fdinfo", 100, ControlGroups(()))  # a folder in which no process is
     for number in range(count):
         content = damage_bytes(whole[number % 2], whole, rng)
         result.add("damaged_words_on_processes")
         try:
-            found = tasks.attributes_of(tasks.take(content))
+            found = tasks.take(content).now
             if found is None:
                 result.violate(f"process {content.hex()[:600]}: not known after it was told of")
                 continue

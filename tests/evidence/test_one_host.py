@@ -38,6 +38,7 @@ def played(stage, tmp_path_factory):
     truth["mapped"] = call_mapped(stage)
     truth["forked"] = call_forked(stage)
     truth["fixed"] = call_fixed_port(stage)
+    truth["changed"] = change_program(stage)
     old = truth["early"]
     old["caller"].tell("say", old["key"], 24)
     time.sleep(max(until_s - time.monotonic(), 0))
@@ -131,6 +132,21 @@ def call_fixed_port(stage):
     return {"port": port, "moments": peers}
 
 
+def change_program(stage):
+    """A process that connects, becomes another program, and connects again."""
+    server, caller = stage.start("changed"), stage.start("programone")
+    port = server.tell("listen", "127.0.0.1")
+    ports = []
+    for name in ("programone", "programtwo"):
+        if ports:
+            caller.become(stage.program(name))
+        key, _, local_port = caller.tell("connect", "127.0.0.1", port)
+        caller.tell("say", key, 9)
+        caller.tell("close", key)
+        ports.append(local_port)
+    return {"pid": caller.pid, "port": port, "ports": ports}
+
+
 def test_a_process_of_a_moment(played):
     """Two processes of 100 ms, five seconds apart instead of a minute, are found with their connections and names."""
     truth = played.truth["hasty"]
@@ -206,3 +222,11 @@ def test_a_service_on_port_40000(played):
     groups = played.answer.hosts["here"]["groups"]
     assert f"whoneeds_provides_tcp_{truth['port']}" in groups
     assert not {f"whoneeds_provides_tcp_{port}" for port in truth["moments"]} & set(groups)
+
+
+def test_another_program_in_the_same_process(played):
+    """Connections of a process that became another program carry the name of the program that made them."""
+    truth = played.truth["changed"]
+    rows = played.answer.calls(truth["port"])
+    assert [(row["orig_port"], row["orig_pid"]) for row in rows] == [(port, truth["pid"]) for port in truth["ports"]]
+    assert [row["orig_app"] for row in rows] == ["programone", "programtwo"]

@@ -269,7 +269,9 @@ SAMPLES = st.lists(
     st.tuples(
         st.none() | ROWS,  # none: the listing failed
         ROWS,
-        st.dictionaries(st.sampled_from([5, 6, 7, 15, 16, 17]), st.sampled_from([(WORKER,), (OTHER,), (WORKER, OTHER)])),
+        st.dictionaries(
+            st.sampled_from([5, 6, 7, 15, 16, 17]), st.sampled_from([(WORKER,), (OTHER,), (WORKER, OTHER)])
+        ),
         st.booleans(),
     ),
     min_size=1,

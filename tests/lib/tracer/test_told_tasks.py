@@ -28,7 +28,7 @@ def record(pid=500, *, ppid=1, start_ns=5 * SECOND_NS, cgroup=0, name=b"feeder",
            count=None):  # fmt: skip
     """A record as the program writes it: the path's last step first."""
     path = b"".join(step[: STEP_BYTES - 1].ljust(STEP_BYTES, b"\0") for step in steps)
-    head = TASK.pack(pid, ppid, start_ns, SECOND_NS, cgroup, name, uid, len(steps) if count is None else count)
+    head = TASK.pack(pid, ppid, start_ns, SECOND_NS, cgroup, 77, name, uid, len(steps) if count is None else count)
     return (head + path).ljust(TASK_BYTES, b"\0")
 
 
@@ -40,7 +40,7 @@ def tasks(tmp_path):
 
 def test_a_process_that_is_gone_is_what_was_told_of_it(tasks):
     """Identity, parent, name, path and user come from the record when nobody can be asked."""
-    holder = tasks.take(record(start_ns=5 * SECOND_NS + 9_999_999))
+    holder = tasks.take(record(start_ns=5 * SECOND_NS + 9_999_999)).holder
     known = tasks.attributes_of(holder)
     assert holder == Holder(500, 500)
     assert (known.ppid, known.name, known.exe, known.uid) == (1, "feeder", "/opt/feeder", 33)
@@ -67,13 +67,13 @@ def test_nobody_is_known_who_was_not_told_of(tasks):
 )
 def test_names_of_bad_intent_are_text_and_no_more(tasks, name, steps, shown, exe):
     """Control characters stay text, bytes that are no text become visible, and an empty name is the program's."""
-    known = tasks.attributes_of(tasks.take(record(name=name, steps=steps)))
+    known = tasks.take(record(name=name, steps=steps)).now
     assert (known.name, known.exe) == (shown, exe)
 
 
 def test_a_process_without_any_name_is_unknown(tasks):
     """Without a name and without a path a process is called unknown, and has no path."""
-    known = tasks.attributes_of(tasks.take(record(name=b"", steps=())))
+    known = tasks.take(record(name=b"", steps=())).now
     assert (known.name, known.exe) == ("unknown", None)
 
 
@@ -114,7 +114,7 @@ def test_a_record_that_is_too_short_is_refused(tasks, length):
 
 def test_what_is_not_known_is_absent(tasks):
     """The number that stands for no user, and for no parent, is no user and no parent."""
-    known = tasks.attributes_of(tasks.take(record(ppid=0, uid=2**32 - 1)))
+    known = tasks.take(record(ppid=0, uid=2**32 - 1)).now
     assert (known.ppid, known.uid, known.user) == (None, None, None)
 
 
@@ -123,7 +123,7 @@ def test_any_record_fits_its_columns(noise, count):
     """Whatever stands in a record, what comes out of it can be put into a segment."""
     tasks = ToldTasks("/nonexistent", 100, ControlGroups(()))
     for raw in (noise, noise[: TASK_PATH - 4] + count.to_bytes(4, sys.byteorder) + noise[TASK_PATH:]):
-        values = tasks.attributes_of(tasks.take(raw))._asdict()
+        values = tasks.take(raw).now._asdict()
         parent = values.pop("parent")
         if parent is not None:
             values["parent_id"] = process_id("h", BOOT, *parent)
@@ -152,7 +152,7 @@ def sleeper():
 def test_a_process_that_lives_is_asked_itself(sleeper):
     """While a process lives and is still what was told of, its own files have the word."""
     tasks = ToldTasks()
-    holder = tasks.take(real(sleeper.pid, b"sleep", steps=(b"elsewhere",), uid=12345))
+    holder = tasks.take(real(sleeper.pid, b"sleep", steps=(b"elsewhere",), uid=12345)).holder
     known = tasks.attributes_of(holder)
     assert holder.start_ticks == identity_of(sleeper.pid).start_ticks
     assert (known.ppid, known.uid, known.exe) == (
@@ -163,21 +163,21 @@ def test_a_process_that_lives_is_asked_itself(sleeper):
 def test_a_process_that_runs_another_program_by_now_is_what_was_told(sleeper):
     """What a process executes after it was told of is not laid to what it did before."""
     tasks = ToldTasks()
-    known = tasks.attributes_of(tasks.take(real(sleeper.pid, b"feeder", uid=12345)))
+    known = tasks.take(real(sleeper.pid, b"feeder", uid=12345)).now
     assert (known.name, known.exe, known.uid) == ("feeder", "/opt/feeder", 12345)
 
 
 def test_a_process_that_took_over_a_number_is_not_asked(sleeper):
     """A process with the number of one that is gone tells nothing about that one."""
     tasks = ToldTasks()
-    known = tasks.attributes_of(tasks.take(record(sleeper.pid, start_ns=1, name=b"sleep")))
+    known = tasks.take(record(sleeper.pid, start_ns=1, name=b"sleep")).now
     assert known.exe == "/opt/feeder"
 
 
 def test_a_process_that_ends_stays_known(sleeper):
     """What was known of a process is known after its end."""
     tasks = ToldTasks()
-    holder = tasks.take(real(sleeper.pid, b"sleep"))
+    holder = tasks.take(real(sleeper.pid, b"sleep")).holder
     before = tasks.attributes_of(holder)
     sleeper.kill()
     sleeper.wait()
@@ -187,14 +187,14 @@ def test_a_process_that_ends_stays_known(sleeper):
 def test_the_last_word_about_a_process_counts(tasks):
     """A process that is told of again, since it executed another program, is that from then on."""
     tasks.take(record(name=b"sh", steps=(b"sh", b"bin")))
-    holder = tasks.take(record())
+    holder = tasks.take(record()).holder
     assert tasks.attributes_of(holder).exe == "/opt/feeder"
 
 
 def test_what_is_gone_is_forgotten_once_it_is_much(tasks, monkeypatch):
     """Of processes that are gone, those are kept that the open segment still needs."""
     monkeypatch.setattr("whoneeds.tracer.bpf.tasks._MAX_REMEMBERED", 3)
-    holders = [tasks.take(record(500 + number)) for number in range(4)]
+    holders = [tasks.take(record(500 + number)).holder for number in range(4)]
     tasks.forget_gone({holders[2]})
     assert [tasks.attributes_of(holder) is not None for holder in holders] == [False, False, True, False]
     tasks.forget_gone(set())
@@ -213,7 +213,7 @@ def test_a_number_of_a_control_group_leads_to_unit_and_container(tmp_path):
         folder.mkdir(parents=True)
     tasks = ToldTasks(str(tmp_path / "no-processes"), 100, ControlGroups((str(tmp_path / "missing"), str(tmp_path))))
     found = [
-        tasks.attributes_of(tasks.take(record(pid, cgroup=folder.stat().st_ino)))
+        tasks.take(record(pid, cgroup=folder.stat().st_ino)).now
         for pid, folder in ((500, unit), (501, container), (502, tmp_path))
     ]
     assert [(known.unit, known.container) for known in found] == [

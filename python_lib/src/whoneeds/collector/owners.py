@@ -3,6 +3,9 @@
 
 import ibis
 
+#: Later than any instant.
+_BEYOND = 1 << 62
+
 
 def find_holders(sockets: ibis.Table, processes: ibis.Table) -> ibis.Table:
     """Each process that held a socket.
@@ -28,6 +31,14 @@ def find_holders(sockets: ibis.Table, processes: ibis.Table) -> ibis.Table:
     )
     # a process can run another program without becoming another process: its name belongs to a time
     rows = held.left_join(named, ["process_id", "segment_id"]).drop("process_id_right", "segment_id_right")
+    # of several names in one segment the first that lasted to the end of the holding, or beyond; else the last one
+    lasted = rows.named_ns >= rows.last_ns
+    rows = rows.mutate(fit=ibis.ifelse(lasted, _BEYOND - rows.named_ns, rows.named_ns - _BEYOND))
+    holding = ["socket_id", "peer_addr", "peer_port", "process_id", "segment_id", "last_ns"]
+    rows = rows.group_by(holding).aggregate(
+        name=rows.name.argmax(rows.fit, where=rows.name.notnull()),
+        uid=rows.uid.argmax(rows.fit, where=rows.uid.notnull()),
+    )
     by_socket = rows.group_by(["socket_id", "peer_addr", "peer_port", "process_id"]).aggregate(
         then_name=rows.name.argmax(rows.last_ns, where=rows.name.notnull()),
         then_uid=rows.uid.argmax(rows.last_ns, where=rows.uid.notnull()),

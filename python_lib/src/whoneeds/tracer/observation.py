@@ -82,6 +82,8 @@ class Observation:
         #: Translated conversations, and connections over AF_UNIX.
         self.relations = Relations()
         self._acted: Dict[Holder, List[int]] = {}
+        #: What processes were before they executed another program, and until when.
+        self._earlier: Dict[Holder, List[Tuple[Attributes, int]]] = {}
 
     def instant_ns(self, at: Instant) -> int:
         """UTC of an instant as this segment counts it: never before its opening."""
@@ -197,6 +199,10 @@ class Observation:
         """Say what one of `ancestors` is; None if that cannot be known any more."""
         self.ancestors.tell(holder, attributes, self.instant_ns(at), self._attributes)
 
+    def rename(self, holder: Holder, before: Attributes, until_boot_ns: int) -> None:
+        """Say that a process was something else up to an instant: it executed another program since."""
+        self._earlier.setdefault(holder, []).append((before, self._boot_to_utc(until_boot_ns)))
+
     def add_gap(
         self, source: str, reason: str, detail: str, first: Instant, last: Instant, lost: Optional[int] = None
     ) -> None:
@@ -251,6 +257,9 @@ class Observation:
 
     def _processes(self, spans: Dict[Holder, List[int]]) -> Iterator[ProcessRecord]:
         for holder, (first_ns, last_ns) in sorted(self._widen(spans).items()):
+            for before, until_ns in self._earlier.get(holder, ()):
+                yield self._process(holder, before, min(first_ns, until_ns), until_ns)
+                first_ns, last_ns = until_ns, max(last_ns, until_ns)
             yield self._process(holder, self._attributes[holder], first_ns, last_ns)
         for ancestor in self.ancestors.without(spans):
             yield self._process(*ancestor, ancestor.asked_ns)

@@ -15,9 +15,10 @@ WRITE_TO_LISTING, RESERVE, SUBMIT, TCP_SOCKET, CURRENT_TASK, SOCKET_OF_FILE = 12
 OPEN_BYTES = 64
 OPEN_BEGUN, OPEN_ENDED, OPEN_FLAGS, OPEN_END, OPEN_ACTORS, OPEN_PIDS, OPEN_STARTS = 0, 8, 16, 20, 24, 28, 40
 
-#: A process, told when it first acts on a socket: number, parent's number, start, parent's start, control group, name,
-#: user, steps of its path; then the path, last step first.
-TASK = struct.Struct("=IIQQQ16sII")
+#: A process, told when it first acts on a socket as what it is: number, parent's number, start, parent's start, control
+#: group, instant, name, user, steps of its path; then the path, last step first.
+TASK = struct.Struct("=IIQQQQ16sII")
+TASK_NAME, TASK_STEPS = 40, 60
 TASK_PATH, STEP_BYTES, MAX_STEPS = TASK.size, 64, 16
 TASK_BYTES = TASK_PATH + STEP_BYTES * MAX_STEPS
 

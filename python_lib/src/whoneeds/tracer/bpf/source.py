@@ -92,10 +92,10 @@ class ProgramEvents:
         """Take in what was told of processes by now."""
         told = self._told.take()
         for record in told:
-            holder = self._tasks.take(record)
-            attributes = self._tasks.attributes_of(holder)
-            if attributes is not None:
-                observation.name(holder, attributes)
+            change = self._tasks.take(record)
+            if change.before is not None and change.before.name != change.now.name:
+                observation.rename(change.holder, change.before, change.since_ns)
+            observation.name(change.holder, change.now)
         self.tally = self.tally._replace(processes=self.tally.processes + len(told))
 
     def name_holders(self, observation: Observation) -> None:

@@ -8,6 +8,7 @@ group, the name that it gave itself, and the path of its program as steps of dir
 from whoneeds.tracer.bpf.assembler import R0, R1, R2, R3, R4, R7, R8, R10, Assembler
 from whoneeds.tracer.bpf.btf import KernelTypes
 from whoneeds.tracer.bpf.layout import (
+    BOOT_TIME,
     DELETE,
     LOOK_UP,
     LOST_TASKS,
@@ -18,7 +19,9 @@ from whoneeds.tracer.bpf.layout import (
     STEP_BYTES,
     SUBMIT,
     TASK_BYTES,
+    TASK_NAME,
     TASK_PATH,
+    TASK_STEPS,
     UPDATE,
     Maps,
     Scope,
@@ -143,7 +146,7 @@ class TaskWords:
         code.load(R1, R10, _SCRATCH, 8)
         self._read(code, _SECOND, 4, R1, offset("cred", "euid"))
         code.load(R1, R10, _SECOND, 4)
-        code.store(R8, 48, R1, 4)
+        code.store(R8, 56, R1, 4)
         # not of the process that runs now: a listing tells of others
         self._read(code, _SCRATCH, 8, R7, offset("task_struct", "cgroups"))
         for structure, name in (("css_set", "dfl_cgrp"), ("cgroup", "kn"), ("kernfs_node", "id")):
@@ -151,10 +154,12 @@ class TaskWords:
             self._read(code, _SCRATCH, 8, R1, offset(structure, name))
         code.load(R1, R10, _SCRATCH, 8)
         code.store(R8, 24, R1, 8)
+        code.call(BOOT_TIME)
+        code.store(R8, 32, R0, 8)
         code.load(R3, R7, offset("task_struct", "group_leader"), 8)
         code.compute(R3, "+", offset("task_struct", "comm"))
         code.copy(R1, R8)
-        code.compute(R1, "+", 32)
+        code.compute(R1, "+", TASK_NAME)
         code.set(R2, 16)
         code.call(READ)
         self._tell_path(code)
@@ -164,7 +169,7 @@ class TaskWords:
 
     def _tell_path(self, code: Assembler) -> None:
         """The steps of the program's path, from its file up to the root of the mount namespace."""
-        offset, steps = self.types.offset, 52
+        offset, steps = self.types.offset, TASK_STEPS
         done, lost = code.new_label("path"), code.new_label("no_path")
         code.store_value(R8, steps, 0, 4)
         self._read(code, _SCRATCH, 8, R7, offset("task_struct", "mm"))
@@ -226,7 +231,7 @@ class TaskWords:
             code.load(R1, R1, offset("task_struct", "group_leader"), 8)
             self._read(code, _SECOND, 8, R1, offset("task_struct", "comm") + at)
             code.load(R1, R10, _SECOND, 8)
-            code.load(R2, R8, 32 + at, 8)
+            code.load(R2, R8, TASK_NAME + at, 8)
             code.jump_if_register(R1, "!=", R2, elsewhere)
         code.load(R1, R7, parent, 8)
         self._read(code, _SCRATCH, 8, R1, offset("task_struct", "mm"))

@@ -42,6 +42,8 @@ class ToldTask(NamedTuple):
         Path of its program; None if it is too long.
     uid : int or None
     cgroup : int
+    told_ns : int
+        When, since boot: before that it may have been another program.
     """
 
     holder: Holder
@@ -50,6 +52,25 @@ class ToldTask(NamedTuple):
     exe: Optional[str]
     uid: Optional[int]
     cgroup: int
+    told_ns: int
+
+
+class Change(NamedTuple):
+    """What a process is from an instant on.
+
+    Attributes
+    ----------
+    holder : Holder
+    before, now : Attributes
+        What it was known as, if it was, and what it is.
+    since_ns : int
+        Since boot.
+    """
+
+    holder: Holder
+    before: Optional[Attributes]
+    now: Attributes
+    since_ns: int
 
 
 def parse_task(record: bytes, ticks_per_s: int) -> ToldTask:
@@ -62,7 +83,7 @@ def parse_task(record: bytes, ticks_per_s: int) -> ToldTask:
     """
     if len(record) < TASK_PATH:
         raise HostError("record of a process", expected=f"at least {TASK_PATH} bytes", found=f"{len(record)}")
-    pid, ppid, start_ns, parent_start_ns, cgroup, raw_name, uid, count = TASK.unpack_from(record)
+    pid, ppid, start_ns, parent_start_ns, cgroup, told_ns, raw_name, uid, count = TASK.unpack_from(record)
     steps: Optional[List[bytes]] = []
     if not 0 < count <= MAX_STEPS or len(record) < TASK_PATH + count * STEP_BYTES:
         steps = None
@@ -81,6 +102,7 @@ def parse_task(record: bytes, ticks_per_s: int) -> ToldTask:
         exe,
         None if uid == _NO_USER else uid,
         cgroup,
+        told_ns,
     )
 
 
@@ -105,7 +127,7 @@ class ToldTasks:
         self._cgroups = cgroups or ControlGroups()
         self._attributes: Dict[Holder, Attributes] = {}
 
-    def take(self, record: bytes) -> Holder:
+    def take(self, record: bytes) -> Change:
         """Take in what the kernel told of one process.
 
         Raises
@@ -121,8 +143,9 @@ class ToldTasks:
             found = found._replace(exe=legal_text(told.exe, _EXE_LENGTH), name=name)
         if found.parent is None and told.parent is not None:
             found = found._replace(parent=(told.parent.pid, told.parent.start_ticks))
+        change = Change(told.holder, self._attributes.get(told.holder), found, told.told_ns)
         self._attributes[told.holder] = found
-        return told.holder
+        return change
 
     def _attributes_told(self, told: ToldTask) -> Attributes:
         unit = container = container_name = None
