@@ -36,6 +36,7 @@ _MAX_ROWS = 500_000
 #: Differences between the clocks beyond this are a step, not an adjustment.
 _STEP_NS = 1_000_000_000
 _MAX_FAILURES = 5
+_DISK_REFUSES = "the disk does not take segments; they wait in memory"
 
 
 class Tracer:
@@ -59,6 +60,7 @@ class Tracer:
         self._identity = own_identity()
         self._budget = Budget(settings.cpu_share, settings.memory_bytes, time.monotonic(), time.process_time())
         self._segment_period_s = settings.period_s
+        self._status_error: Optional[str] = None
         self._lost_before = 0
         self._row_bytes = _ROW_BYTES
         self._last: Optional[Instant] = None
@@ -254,9 +256,11 @@ class Tracer:
 
     def _note_spool(self, at: Instant) -> None:
         if self.spool.waiting:
-            self.last_error = "the disk does not take segments; they wait in memory"
+            self.last_error = _DISK_REFUSES
         else:
             self._committed_ns = at.wall_ns
+            if self.last_error == _DISK_REFUSES:
+                self.last_error = None
         lost = self.spool.lost_segments - self._lost_before
         if lost:
             self._lost_before += lost
@@ -290,12 +294,14 @@ class Tracer:
             "gaps": self.gaps + self.open.gaps,
             "cpu_s": round(cpu_s, 3),
             "cpu_share": round(cpu_s / ran_s, 5) if ran_s > 0 else None,
-            "last_error": self.last_error or self.observers.last_error,
+            "last_error": self.last_error or self.observers.last_error or self._status_error,
         }
         try:
             write_document(self.spool.directory, STATUS_FILE, document)
         except OSError as error:
-            self.last_error = f"status file: {error.strerror}"
+            self._status_error = f"status file: {error.strerror}"
+        else:
+            self._status_error = None
 
 
 def _held_bytes(root: str = "/proc") -> int:
