@@ -73,7 +73,7 @@ def _add_sockets(draw: st.DrawFn, host: Host, begin: int, running: list[str], ta
         )  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(fleets())
 def test_flows_and_attribution_are_those_of_the_oracle(hosts: list[Host]) -> None:
     """Whatever sockets a fleet has, flows and attribution are those that plain loops over the records find."""

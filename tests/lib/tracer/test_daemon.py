@@ -218,7 +218,7 @@ def test_a_step_of_the_wall_clock_begins_a_new_segment(tmp_path, monkeypatch):
     shift = 0
     monkeypatch.setattr(clocks, "now", lambda: Instant(real().wall_ns + shift, real().boot_ns))
     spool = open_spool(str(tmp_path), 1 << 30)
-    tracer = daemon.Tracer(make_settings({}, {"dir": str(tmp_path), "sources": "table"}), spool)
+    tracer = daemon.Tracer(make_settings({"memory_bytes": 1 << 40}, {"dir": str(tmp_path), "sources": "table"}), spool)
     tracer.take_sample()
     shift = -3600 * 10**9
     tracer.take_sample()

@@ -94,8 +94,9 @@ def test_what_was_seen_before_a_failure_is_written(tmp_path, monkeypatch):
         return tracer_sample(sampler, observation, at)
 
     monkeypatch.setattr(Sampler, "sample", sample)
+    config = {"dir": str(tmp_path), "period_s": 0.1, "sources": ("table",), "memory_bytes": 1 << 40}
     with pytest.raises(HostError, match="answers no more"):
-        daemon.run(make_settings({"dir": str(tmp_path), "period_s": 0.1, "sources": ("table",)}, {}))
+        daemon.run(make_settings(config, {}))
     (segment,) = read_all(tmp_path)
     assert segment.tables[SocketRecord]
     assert [gap.lost for gap in segment.tables[Gap] if "answers no more" in gap.detail] == [4]
@@ -104,7 +105,7 @@ def test_what_was_seen_before_a_failure_is_written(tmp_path, monkeypatch):
 def test_a_run_that_costs_too_much_does_less_and_says_so(tmp_path, monkeypatch):
     """Beyond its budget the tracer samples less often, then without packets; each segment has one period."""
     monkeypatch.setattr(budget, "WINDOW_S", 0.0)
-    config = {"dir": str(tmp_path), "period_s": 0.2, "cpu_share": 0.001, "for_s": 0.1}
+    config = {"dir": str(tmp_path), "period_s": 0.2, "cpu_share": 0.001, "memory_bytes": 1 << 40}
     spool = open_spool(str(tmp_path), 1 << 30)
     tracer = daemon.Tracer(make_settings(config, {}), spool)
     had_packets = tracer.observers.packets is not None
