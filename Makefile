@@ -118,3 +118,4 @@ bench: venv ## what a sample and what events cost, beside other tools, in one ru
 	$(BIN)/python -m tests.bench
 	$(BIN)/python -m tests.bench.short
 	$(BIN)/python -m tests.bench.packets
+	$(BIN)/python -m tests.bench.memory

@@ -28,7 +28,7 @@ TARGETS = {("quiet", "ss -tunap"): 6.0, ("quiet", "psutil.net_connections"): 8.0
 _ISOLATED = "WHONEEDS_BENCH_ISOLATED"
 
 
-def isolate() -> None:
+def isolate(module: str = "tests.bench") -> None:
     """Start this program anew in namespaces of its own, if that can be done; does not return then."""
     if os.geteuid() != 0 or os.environ.get(_ISOLATED):
         return
@@ -37,7 +37,7 @@ def isolate() -> None:
     if unshare is None or subprocess.run([*words, "true"], capture_output=True, check=False).returncode:
         print("bench: no namespaces of its own here: measured among all that runs", flush=True)
         return
-    subprocess_words = [sys.executable, "-m", "tests.bench", *sys.argv[1:]]
+    subprocess_words = [sys.executable, "-m", module, *sys.argv[1:]]
     script = 'ip link set lo up && exec "$@"'
     os.environ[_ISOLATED] = "1"
     os.execv(unshare, [*words, "sh", "-c", script, "sh", *subprocess_words])

@@ -124,12 +124,21 @@ def find_clock_gaps(store: Store) -> list[dict[str, Any]]:
             "host": boot.host,
             "source": "clock",
             "reason": "ambiguous",
-            "detail": f"the host's clock is {abs(offset.ahead_ns) / 1e9:.1f} s "
-            f"{'ahead of' if offset.ahead_ns > 0 else 'behind'} the one that {offset.agreeing} hosts agree on: set it; "
-            "connections were put in order all the same",
+            "detail": _describe_clock(offset),
         }
         for boot, offset in sorted(offsets.items())
     ]
+
+
+def _describe_clock(offset: ClockOffset) -> str:
+    """How a host's clock stands to others, in words."""
+    apart = f"{abs(offset.ahead_ns) / 1e9:.1f} s {'ahead of' if offset.ahead_ns > 0 else 'behind'}"
+    hosts = f"{offset.agreeing} other host{'' if offset.agreeing == 1 else 's'}"
+    if offset.by_most:
+        told = f"the host's clock is {apart} the one that {hosts} agree on: set it"
+    else:
+        told = f"the host's clock is {apart} that of {hosts}, and which is right cannot be told: set both"
+    return f"{told}; connections were put in order all the same"
 
 
 def find_sockets(store: Store) -> Any:

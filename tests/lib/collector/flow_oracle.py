@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Flows and attribution by plain loops over records: slow, obvious, and sharing no code with the collector.
 
-Written from ``docs/attribution.md``; it is what the set expressions are compared with.
+Written from ``docs/attribution.md``; it is what the set expressions are compared with. Long, because it has all of it
+once more.
 """
 
 from dataclasses import dataclass, field

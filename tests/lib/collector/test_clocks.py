@@ -7,6 +7,7 @@ import pytest
 from fleet import Host
 
 from whoneeds.collector.clocks import Boot, ClockOffset, find_shifts, find_steps, settle_clocks
+from whoneeds.pipeline import _describe_clock
 
 SECOND = 1_000_000_000
 HOUR = 3600 * SECOND
@@ -24,8 +25,22 @@ def test_most_hosts_are_right():
     """The clock that differs from what most hosts agree on is wrong by the difference, also over a third host."""
     rows = [compared("a", "b", 5), compared("b", "c", -7), compared("c", "d", HOUR), compared("d", "e", -2 * HOUR)]
     assert settle_clocks(rows) == {
-        Boot("d", "1"): ClockOffset(HOUR - 2, 3), Boot("e", "1"): ClockOffset(-HOUR - 2, 3)
+        Boot("d", "1"): ClockOffset(HOUR - 2, 3, True), Boot("e", "1"): ClockOffset(-HOUR - 2, 3, True)
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [compared("a", "b", HOUR)],
+        [compared("a", "b", 5), compared("b", "c", HOUR), compared("c", "d", -7)],
+    ],
+)
+def test_between_as_many_hosts_nobody_is_called_wrong(rows):
+    """Where no clock has most hosts on its side, times are put together, and it is said that none is sure."""
+    found = settle_clocks(rows)
+    assert [offset.by_most for offset in found.values()] == [False] * (len(rows) + 1 >> 1)
+    assert "which is right cannot be told" in _describe_clock(next(iter(found.values())))
 
 
 @pytest.mark.parametrize(
@@ -62,4 +77,4 @@ def test_steps_and_offsets_add_up():
         host.segments[number] = (type(header)(**{**vars(header), **moved}), tables)
     boot = Boot("a", host.segments[0][0].boot_id)
     assert shifts_of(host, {}) == [-HOUR, -HOUR, 0]
-    assert shifts_of(host, {boot: ClockOffset(2 * HOUR, 2)}) == [-3 * HOUR, -3 * HOUR, -2 * HOUR]
+    assert shifts_of(host, {boot: ClockOffset(2 * HOUR, 2, True)}) == [-3 * HOUR, -3 * HOUR, -2 * HOUR]

@@ -16,7 +16,6 @@ from whoneeds.model.schema import check_value, columns
 from whoneeds.segment.life_rows import LifeReader
 from whoneeds.segment.lives import (
     ACCEPTED,
-    AFTER_PEER,
     INITIATED,
     LIFE_BYTES,
     MORE_ACTORS,
@@ -68,7 +67,7 @@ def test_ends_have_their_words(code, word):
 
 @pytest.mark.parametrize(
     ("flags", "initiated"),
-    [(INITIATED, True), (ACCEPTED, False), (0, None), (ACCEPTED | AFTER_PEER | TOLD, False), (AFTER_PEER, None)],
+    [(INITIATED, True), (ACCEPTED, False), (0, None), (ACCEPTED | TOLD, False), (TOLD, None)],
 )
 def test_who_began_is_said_where_the_begin_was_seen(flags, initiated):
     """The end that called and the end that was called are told apart, and neither is guessed."""

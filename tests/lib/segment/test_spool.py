@@ -317,3 +317,16 @@ def test_a_capture_file_without_a_segment_is_removed_by_the_next_writer(folder):
     (folder / "segments" / "00000000000000000001-0b0e7bb0-1.pcap").write_bytes(b"left")
     open_spool(str(folder), GENEROUS).close()
     assert [name.replace(".seg", ".pcap") for name in names(folder)] == capture_names(folder)
+
+
+def test_what_a_living_supervisor_is_writing_stays(folder):
+    """Opening a folder removes what dead writers left half-written, and nothing that another living process writes."""
+    open_spool(str(folder), GENEROUS).close()
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    living, left = (folder / f".supervisor.json.{pid}.tmp" for pid in (os.getppid(), dead.pid))
+    for path in (living, left):
+        path.write_bytes(b"{")
+    open_spool(str(folder), GENEROUS).close()
+    assert living.exists()
+    assert not left.exists()

@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 from event_watches import ProgramsWatch
 
-from whoneeds.model.errors import Denied, Unsupported
+from whoneeds.model.errors import Denied, HostError, Unsupported
+from whoneeds.tracer.bpf.load import load, scope_here
+from whoneeds.tracer.bpf.source import open_programs
 
 LIBRARY = Path(__file__).parents[3] / "python_lib"
 
@@ -79,5 +81,16 @@ def watch():
         made = ProgramsWatch()
     except (Denied, Unsupported) as error:
         pytest.skip(f"no kernel programs here: {error}")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def events():
+    """The kernel's programs, loaded for one test."""
+    try:
+        made = open_programs(load(scope_here()))
+    except HostError as error:
+        pytest.skip(f"the kernel takes no programs here: {error}")
     yield made
     made.close()

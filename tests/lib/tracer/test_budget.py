@@ -28,7 +28,7 @@ def test_more_than_allowed_goes_up_step_by_step_and_no_further_than_the_last():
     budget = Budget(0.05, 100 * MIB, 0.0, 0.0)
     made = windows(budget, [0.2] * (WITHOUT_PACKETS + 2))
     assert [judgement and judgement.step for judgement in made] == [*range(1, WITHOUT_PACKETS + 1), None, None]
-    assert made[0] == Judgement(1, False, "20.0 % of a core over 30 s, 5 % allowed")
+    assert made[0] == Judgement(1, "20.0 % of a core over 30 s, 5 % allowed")
 
 
 def test_a_step_is_taken_back_only_after_several_cheap_windows_in_a_row():
@@ -41,9 +41,9 @@ def test_a_step_is_taken_back_only_after_several_cheap_windows_in_a_row():
 def test_too_much_memory_closes_the_segment_at_once_and_is_a_step_if_that_did_not_help():
     """Memory is given back by closing the segment; where it stays too much, less is done."""
     budget = Budget(0.05, 100 * MIB, 0.0, 0.0)
-    assert budget.judge(1.0, 0.0, 101 * MIB) == Judgement(0, True, None)
+    assert budget.judge(1.0, 0.0, 101 * MIB) == Judgement(0, None)
     assert budget.judge(2.0, 0.0, 101 * MIB) is None
-    assert budget.judge(WINDOW_S, 0.0, 101 * MIB) == Judgement(1, True, "101 MiB of memory, 100 MiB allowed")
+    assert budget.judge(WINDOW_S, 0.0, 101 * MIB) == Judgement(1, "101 MiB of memory, 100 MiB allowed")
 
 
 def test_the_period_doubles_and_the_last_step_says_that_packets_are_out():

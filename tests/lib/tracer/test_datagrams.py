@@ -7,26 +7,12 @@ from typing import NamedTuple
 
 import pytest
 
-from whoneeds.model.errors import HostError
 from whoneeds.model.evidence import SEGMENT_SCHEMA, SegmentHeader
 from whoneeds.segment.life_rows import LifeReader
 from whoneeds.tracer import clocks
-from whoneeds.tracer.bpf.load import load, scope_here
-from whoneeds.tracer.bpf.source import open_programs
 from whoneeds.tracer.observation import Observation
 
 BOOT = "0b0e7bb0-5a7d-4e5c-8f0a-3c1d2e4f5a6b"
-
-
-@pytest.fixture
-def events():
-    """The kernel's programs, loaded for one test."""
-    try:
-        made = open_programs(load(scope_here()))
-    except HostError as error:
-        pytest.skip(f"the kernel takes no programs here: {error}")
-    yield made
-    made.close()
 
 
 @pytest.mark.root

@@ -9,30 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from whoneeds.model.errors import HostError
 from whoneeds.model.evidence import ProcessRecord, SocketRecord
 from whoneeds.tracer import clocks
 from whoneeds.tracer.bpf.listing import ListingSampler, make_batches
 from whoneeds.tracer.bpf.listing_program import LISTED
-from whoneeds.tracer.bpf.load import load, scope_here
-from whoneeds.tracer.bpf.source import open_programs
 from whoneeds.tracer.observation import Instant, Observation
 from whoneeds.tracer.owners import Holder
 from whoneeds.tracer.processes import Attributes
 from whoneeds.tracer.sampler import Sampler
 
 BOOT = "0b0e7bb0-5a7d-4e5c-8f0a-3c1d2e4f5a6b"
-
-
-@pytest.fixture
-def events():
-    """The kernel's programs, loaded for one test."""
-    try:
-        made = open_programs(load(scope_here()))
-    except HostError as error:
-        pytest.skip(f"the kernel takes no programs here: {error}")
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Real packets in a real namespace: what is taken in, how much of each, what it gives, and what is lost is counted."""
+"""Real packets in a real namespace: what is taken in, how much of each, what it gives, and what is lost is counted.
+
+Long, because the network that all of it needs is made once for the module.
+"""
 
 import contextlib
 import ctypes

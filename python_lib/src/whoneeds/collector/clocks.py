@@ -5,7 +5,8 @@ Two ends of one connection began at the same instant, whatever two clocks said t
 from both ends are witnesses of how far two clocks are apart. Only those count whose addresses and ports came once on
 either host, so that no port that was used again is taken for the same connection; and one witness is none.
 
-Which clock is right, nobody can tell from inside: it is the one that most hosts agree with.
+Which clock is right, nobody can tell from inside. Times are put on the one that most hosts agree with; where as many
+agree with another one, on either of both, so that connections meet, and nobody's clock is called wrong.
 """
 
 from collections import defaultdict
@@ -32,10 +33,21 @@ class Boot(NamedTuple):
 
 
 class ClockOffset(NamedTuple):
-    """How far a clock is ahead of the one that most hosts agree with; negative behind it."""
+    """How far a clock is from the one that times are put on.
+
+    Attributes
+    ----------
+    ahead_ns : int
+        Negative if it is behind.
+    agreeing : int
+        Hosts whose clocks agree with that one.
+    by_most : bool
+        Whether these are more than agree with any other clock. If not, nobody can tell which of both is wrong.
+    """
 
     ahead_ns: int
     agreeing: int
+    by_most: bool
 
 
 def find_steps(segments: ibis.Table) -> ibis.Table:
@@ -121,7 +133,7 @@ def settle_clocks(comparisons: Iterable[Mapping[str, Any]]) -> dict[Boot, ClockO
     Returns
     -------
     dict of Boot to ClockOffset
-        Boots whose clock is more than `STEP_NS` off.
+        Boots whose clock is more than `STEP_NS` from the one that times are put on.
     """
     apart: defaultdict[Boot, dict[Boot, int]] = defaultdict(dict)
     for row in comparisons:
@@ -145,9 +157,11 @@ def settle_clocks(comparisons: Iterable[Mapping[str, Any]]) -> dict[Boot, ClockO
         most = max(sorted(ahead.values()), key=lambda value: len(_near(ahead.values(), value)))
         agreeing = _near(ahead.values(), most)
         right = median_low(agreeing)
+        others = [value for value in ahead.values() if abs(value - right) > STEP_NS]
+        by_most = all(len(_near(others, value)) < len(agreeing) for value in others)
         for boot, value in ahead.items():
             if abs(value - right) > STEP_NS:
-                wrong[boot] = ClockOffset(value - right, len(agreeing))
+                wrong[boot] = ClockOffset(value - right, len(agreeing), by_most)
     return wrong
 
 

@@ -23,7 +23,7 @@ MAX_ACTORS = 3
 MAX_BLOCK = 1 << 16
 
 #: Bits of ``flags``.
-INITIATED, ACCEPTED, MORE_ACTORS, AFTER_PEER, TOLD = 1, 2, 4, 8, 16
+INITIATED, ACCEPTED, MORE_ACTORS, TOLD = 1, 2, 4, 8
 #: Values of ``end``, by the word of the vocabulary.
 END_CODES = {"fin": 1, "rst": 2, "rejected": 3, "unanswered": 4}
 UNKNOWN_COUNT = (1 << 64) - 1

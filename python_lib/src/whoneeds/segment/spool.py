@@ -101,10 +101,15 @@ class Spool:
         self._clean_up()
 
     def _clean_up(self) -> None:
-        """Remove what a writer that died left half-written; the lock says that no other is alive."""
+        """Remove what a writer that died left half-written.
+
+        The lock says that no other writer of segments is alive. Beside them a supervisor may be writing its state.
+        """
         for descriptor in (self._segments, self.directory):
             for name in os.listdir(descriptor):
-                if name.startswith(".") and name.endswith(TEMPORARY_SUFFIX):
+                if not name.startswith(".") or not name.endswith(TEMPORARY_SUFFIX):
+                    continue
+                if descriptor == self._segments or not _is_being_written(name):
                     os.unlink(name, dir_fd=descriptor)
         names = set(os.listdir(self._segments))
         for name in names:
@@ -297,6 +302,20 @@ def _remove(directory: int, name: str) -> bool:
         os.unlink(name, dir_fd=directory)
     except FileNotFoundError:
         return False
+    return True
+
+
+def _is_being_written(name: str) -> bool:
+    """Whether the process that a temporary file is named after is another one that lives."""
+    number = name[: -len(TEMPORARY_SUFFIX)].rpartition(".")[2]
+    if not number.isascii() or not number.isdigit() or len(number) > 9 or int(number) in (0, os.getpid()):
+        return False
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
     return True
 
 

@@ -17,20 +17,17 @@ _GOOD_WINDOWS = 4
 
 
 class Judgement(NamedTuple):
-    """What is to be done from now on.
+    """What is to be done from now on, in a new segment: closing the open one gives its memory back.
 
     Attributes
     ----------
     step : int
         0: all as set; up to `DOUBLINGS`: the period doubled so often; `WITHOUT_PACKETS`.
-    close_segment : bool
-        Whether the open segment is to be closed now, to give its memory back.
     reason : str or None
         Why the step is higher than before; None if it is not.
     """
 
     step: int
-    close_segment: bool
     reason: Optional[str]
 
 
@@ -71,14 +68,14 @@ class Budget:
         """
         if memory_bytes > self.memory_bytes and not self._closed:
             self._closed = True
-            return Judgement(self.step, True, None)
+            return Judgement(self.step, None)
         passed_s = now_s - self._begun_s
         if passed_s < WINDOW_S:
             return None
         share = (cpu_s - self._cpu_s) / passed_s
         self._begun_s, self._cpu_s = now_s, cpu_s
-        over_memory, self._closed = memory_bytes > self.memory_bytes, False
-        if share > self.cpu_share or over_memory:
+        self._closed = False
+        if share > self.cpu_share or memory_bytes > self.memory_bytes:
             self._good = 0
             if self.step == WITHOUT_PACKETS:
                 return None
@@ -87,12 +84,12 @@ class Budget:
                 reason = f"{100 * share:.1f} % of a core over {passed_s:.0f} s, {100 * self.cpu_share:g} % allowed"
             else:
                 reason = f"{memory_bytes >> 20} MiB of memory, {self.memory_bytes >> 20} MiB allowed"
-            return Judgement(self.step, over_memory, reason)
+            return Judgement(self.step, reason)
         self._good = self._good + 1 if share < self.cpu_share / 2 else 0
         if self.step and self._good >= _GOOD_WINDOWS:
             self._good = 0
             self.step -= 1
-            return Judgement(self.step, False, None)
+            return Judgement(self.step, None)
         return None
 
 

@@ -36,7 +36,8 @@ from whoneeds.tracer.ancestors import Ancestors
 from whoneeds.tracer.owners import Holder, Holders
 from whoneeds.tracer.processes import Attributes
 from whoneeds.tracer.relations import Relations
-from whoneeds.tracer.sightings import EVENT, Sighting, Sightings, Standing
+from whoneeds.tracer.sighting import Sighting
+from whoneeds.tracer.sightings import EVENT, Sightings, Standing
 from whoneeds.tracer.socket_rows import Batch, Ended, Ends, Row, Where
 
 _DETAIL_LENGTH = 255

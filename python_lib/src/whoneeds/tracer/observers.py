@@ -62,7 +62,6 @@ class Observers:
         self.last_error: Optional[str] = None
         #: What is missing, by source: why, and what that means.
         self._missing: Dict[str, Tuple[str, str]] = {}
-        self._confined = False
         if self.source != "table":
             return
         if {"events", "tracefs"} & set(settings.sources):
@@ -105,7 +104,6 @@ class Observers:
             found = NamespaceFinder().find(list_pids(), set()).doors
             self.packets.watch(observation, at, {n: ways for n, ways in found.items() if n != own_namespace()})
         give_up_privileges()
-        self._confined = True
 
     def sample(self, observation: Observation, at: Instant) -> Tally:
         """Take a sample of everything.

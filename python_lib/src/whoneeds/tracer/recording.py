@@ -169,8 +169,7 @@ class Tracer:
         if judgement is None:
             return
         at = clocks.now()
-        if judgement.close_segment or judgement.step <= WITHOUT_PACKETS:
-            self.rotate(at)
+        self.rotate(at)  # a segment has one period, and closing it gives its memory back
         if judgement.reason is not None:
             words = words_of(judgement.step, self.settings.period_s)
             self.open.add_gap("budget", "late", f"from now on {words}: {judgement.reason}", at, at)

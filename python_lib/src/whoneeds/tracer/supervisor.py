@@ -37,7 +37,7 @@ _LOG_BYTES = 1 << 20
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 #: After so long without a failure the pause is short again.
 _GOOD_S = 120.0
-_START_S, _STOP_S, _CHILD_STOP_S = 60.0, 45.0, 30.0
+_START_S, _STOP_S, _CHILD_STOP_S = 20.0, 45.0, 30.0
 #: Exit codes of the tracer's process: on purpose, failed, not worth another try.
 _DONE, _FAILED, _HOPELESS = 0, 1, 2
 

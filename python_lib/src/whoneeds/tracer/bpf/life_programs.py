@@ -10,7 +10,6 @@ from typing import Dict
 
 from whoneeds.segment.lives import (
     ACCEPTED,
-    AFTER_PEER,
     END_CODES,
     INITIATED,
     LIFE_BYTES,
@@ -53,7 +52,7 @@ _DONE = 1 << 1
 #: What is done once the actor is known.
 _KEEP, _TELL, _TELL_IF_HELD = 0, 1, 2
 #: Places on the stack, below the top, out of the way of `TaskWords`.
-_VALUE, _SOCKET, _THEN, _OLD = -64 - 128, -136, -144, -152
+_SOCKET, _THEN, _VALUE = -136, -144, -144 - OPEN_BYTES
 
 
 class LifePrograms:
@@ -79,7 +78,6 @@ class LifePrograms:
         code.jump_if_register(R7, "==", R8, "out")  # said again (MPTCP does)
         self._sockets.check(code, _TCP, "out")
         code.store(R10, _SOCKET, R6, 8)
-        code.store(R10, _OLD, R7, 8)
         code.store_value(R10, _THEN, _KEEP, 8)
         for state, label in ((_SYN_SENT, "called"), (_FIN_WAIT1, "shut"), (_LAST_ACK, "shut"), (_CLOSE, "closed")):
             code.jump_if(R8, "==", state, label)
@@ -94,15 +92,7 @@ class LifePrograms:
         code.jump("act")
 
         code.label("shut")
-        self._find_or_remember(code, "out")
-        code.load(R1, R9, OPEN_END, 4)
-        code.jump_if(R1, "!=", 0, "act")
-        code.call(BOOT_TIME)
-        code.store(R9, OPEN_ENDED, R0, 8)
-        code.store_value(R9, OPEN_END, END_CODES["fin"], 4)
-        code.load(R1, R10, _OLD, 8)
-        code.jump_if(R1, "!=", _CLOSE_WAIT, "act")
-        self._mark(code, AFTER_PEER)
+        self._end(code, "fin")
         code.jump("act")
 
         code.label("closed")
@@ -110,12 +100,7 @@ class LifePrograms:
         code.jump_if(R7, "==", _ESTABLISHED, "reset")
         code.jump_if(R7, "!=", _CLOSE_WAIT, "out")
         code.label("reset")
-        self._find_or_remember(code, "out")
-        code.load(R1, R9, OPEN_END, 4)
-        code.jump_if(R1, "!=", 0, "act")
-        code.call(BOOT_TIME)
-        code.store(R9, OPEN_ENDED, R0, 8)
-        code.store_value(R9, OPEN_END, END_CODES["rst"], 4)
+        self._end(code, "rst")
         # whoever closes it later holds it, if nobody is known yet
         code.store_value(R10, _THEN, _TELL_IF_HELD, 8)
         code.jump("act")
@@ -183,6 +168,15 @@ class LifePrograms:
         code.leave()
         return code.assemble()
 
+    def _end(self, code: Assembler, end: str) -> None:
+        """The connection ends now, so; jump to where the actor is taken if it had ended before."""
+        self._find_or_remember(code, "out")
+        code.load(R1, R9, OPEN_END, 4)
+        code.jump_if(R1, "!=", 0, "act")
+        code.call(BOOT_TIME)
+        code.store(R9, OPEN_ENDED, R0, 8)
+        code.store_value(R9, OPEN_END, END_CODES[end], 4)
+
     def _point_at_socket(self, code: Assembler) -> None:
         code.copy(R2, R10)
         code.compute(R2, "+", _SOCKET)
@@ -210,15 +204,15 @@ class LifePrograms:
     def _remember(self, code: Assembler, flags: int, *, begun: bool) -> None:
         """Begin to remember the socket in R6."""
         for at in range(0, OPEN_BYTES, 8):
-            code.store_value(R10, _VALUE + at - 64, 0, 8)
+            code.store_value(R10, _VALUE + at, 0, 8)
         if begun:
             code.call(BOOT_TIME)
-            code.store(R10, _VALUE - 64 + OPEN_BEGUN, R0, 8)
-        code.store_value(R10, _VALUE - 64 + OPEN_FLAGS, flags, 4)
+            code.store(R10, _VALUE + OPEN_BEGUN, R0, 8)
+        code.store_value(R10, _VALUE + OPEN_FLAGS, flags, 4)
         code.set_map(R1, self._maps.open)
         self._point_at_socket(code)
         code.copy(R3, R10)
-        code.compute(R3, "+", _VALUE - 64)
+        code.compute(R3, "+", _VALUE)
         code.set(R4, 0)
         code.call(UPDATE)
         done = code.new_label("remembered")
@@ -241,7 +235,6 @@ class LifePrograms:
         self._words.number_process(code, nobody)
         self._words.load_numbers(code, R3, R4)
         code.load(R1, R9, OPEN_ACTORS, 4)
-        full = code.new_label("full")
         for slot in range(MAX_ACTORS):
             other, taken = code.new_label("other"), code.new_label("taken")
             code.jump_if(R1, ">", slot, taken)
@@ -255,7 +248,6 @@ class LifePrograms:
             code.load(R2, R9, OPEN_STARTS + 8 * slot, 8)
             code.jump_if_register(R2, "==", R4, done)
             code.label(other)
-        code.label(full)
         self._mark(code, MORE_ACTORS)
         code.label(done)
         self._words.tell_once(code)

@@ -53,7 +53,7 @@ class ListingSampler:
         self._events = events
         self.own_namespace = own_namespace(root)
         self.doors: Dict[int, List[str]] = {}
-        #: Other network namespaces that listings held sockets of.
+        #: Other network namespaces that held sockets when a segment was closed last, or since.
         self.others: Set[str] = set()
         self._parts: List[_Part] = []
         self._holders: Dict[int, Holders] = {}
@@ -88,7 +88,8 @@ class ListingSampler:
         return Tally(self._count(), self._holding, 0)
 
     def _all_batches(self) -> Iterator[Batch]:
-        return self._noting_others(make_batches((b"".join(rows) for _number, rows in self._parts), ()))
+        self.others = set()
+        yield from self._noting_others(make_batches((b"".join(rows) for _number, rows in self._parts), ()))
 
     def _count(self) -> int:
         return sum(len(rows) for _number, rows in self._parts)

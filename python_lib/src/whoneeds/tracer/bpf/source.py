@@ -136,7 +136,11 @@ class ProgramEvents:
         self._lost = found
 
     def end(self, observation: Observation, at: Instant) -> None:
-        """Nothing is left to be told at the end of a run: what is open is in the last sample."""
+        """Nothing can be added at the end of a run.
+
+        What is open is in the last sample. A connection that its process has closed, and whose last packets are still
+        on their way, is told when it is over, and then nobody listens any more.
+        """
 
     def forget_gone(self) -> None:
         """Drop what is remembered of processes that are gone; called when a segment is closed."""
