@@ -147,6 +147,7 @@ class Contestant(NamedTuple):
 CONTESTANTS = (
     Contestant("events", start_tracer, hear_tracer),
     Contestant("events, no packets", lambda folder: start_tracer(folder, "--packets", "off"), hear_tracer),
+    Contestant("events of tracefs", lambda folder: start_tracer(folder, "--sources", "tracefs,table"), hear_tracer),
     Contestant("samples, 5 s", lambda folder: start_tracer(folder, "--sources", "table"), hear_tracer),
     Contestant("samples, 1 s", lambda folder: start_tracer(folder, "--sources", "table", "--period", "1"), hear_tracer),
     Contestant("bpftrace", start_bpftrace, hear_bpftrace),

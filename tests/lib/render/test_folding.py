@@ -6,8 +6,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whoneeds.render.folding import fold_transient
-from whoneeds.render.views import dependency_columns, sort_dependencies
+from whoneeds.render.folding import fold_local_daemons, fold_transient
+from whoneeds.render.views import dependency_columns, sort_dependencies, view_unix_uses
 
 ROWS = st.fixed_dictionaries({
     "kind": st.sampled_from(("static", "transient")), "app": st.sampled_from(("peerd", "nginx")),
@@ -52,3 +52,21 @@ def test_a_folded_row_says_for_how_many_it_stands() -> None:
     told = {column.title: column.tell(folded) for column in dependency_columns("host") if column.title != "BECAUSE"}
     assert (told["SERVICE"], told["ADDRESS"], told["FLOWS"], hidden) == ("tcp, 2 ports", "several", "2", 1)
     assert (told["SENT"], told["RECEIVED"]) == ("-", "10 B")
+
+
+def test_a_daemon_that_each_host_has_is_one_line() -> None:
+    """What one application asks of one daemon on several hosts is one row; other daemons and single hosts stay."""
+    uses = [
+        {"app": app, "host": host, "daemon": "dbus-daemon", "service": "unix:/run/bus", "processes": 1,
+         "connections": 2, "first_ns": number, "last_ns": 10 + number}
+        for number, (app, host) in enumerate([("systemd", "web1"), ("systemd", "web2"), ("cron", "web1")])
+    ]  # fmt: skip
+    (alone, all_hosts), hidden = fold_local_daemons(view_unix_uses(uses))
+    told = [
+        {column.title: column.tell(row) for column in dependency_columns("host")} for row in (alone, all_hosts)
+    ]  # fmt: skip
+    assert [(row["DEPENDENT"], row["DEPENDS ON"], row["FLOWS"]) for row in told] == [
+        ("cron@web1", "dbus-daemon@web1", "2"),
+        ("systemd on 2 hosts", "dbus-daemon of the same host", "4"),
+    ]
+    assert (all_hosts["first_ns"], all_hosts["last_ns"], hidden) == (0, 11, 1)

@@ -89,7 +89,14 @@ def deps(
     from whoneeds.model.conclusions import Dependency
     from whoneeds.model.schema import columns
     from whoneeds.pipeline import find_dependencies, require
-    from whoneeds.render.folding import find_sweeps, fold_sweeps, fold_transient, sweep_key, tell_sweeps
+    from whoneeds.render.folding import (
+        find_sweeps,
+        fold_local_daemons,
+        fold_sweeps,
+        fold_transient,
+        sweep_key,
+        tell_sweeps,
+    )
     from whoneeds.render.views import dependency_columns, name_ends, sort_dependencies
     from whoneeds.store.session import open_store
 
@@ -112,7 +119,13 @@ def deps(
             found = fold_sweeps(found, sweeps)
             sentences[:0] = tell_sweeps(sweeps, seen.hosts)
         if level is Level.HOST and kind is None and wanted is None:
-            found += _find_unix_needs(opened, app)
+            asked: list[Any] = _find_unix_needs(opened, app)
+            if form is Format.TABLE:
+                asked, hidden = fold_local_daemons(asked)
+                if hidden:
+                    told = f"'whoneeds local' shows {hidden} more."
+                    sentences.insert(0, f"A daemon that hosts have each for itself is one line; {told}")
+            found += asked
         if form is Format.TABLE and level is Level.HOST and kind is None and wanted is None:
             found, hidden = fold_transient(found)
             if hidden:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Fold what is one thing to a reader: a peer on forty ephemeral ports, or a scraper that looks at every host.
+"""Fold what is one thing to a reader: a peer on forty ephemeral ports, a scraper of all hosts, a daemon that each has.
 
 The folded line says how many it stands for.
 """
@@ -110,6 +110,41 @@ def fold_sweeps(rows: Iterable[Row], sweeps: Mapping[tuple[Any, ...], int]) -> l
             merged = {**_merge(kept, row), "ports": 1, "resp_app": kept["resp_app"] if same else None}
             folded[place[key]] = merged
     return folded
+
+
+def fold_local_daemons(rows: Iterable[Row]) -> tuple[list[Row], int]:
+    """Put what one application asks of one daemon of its own host, on several hosts, into one row.
+
+    Parameters
+    ----------
+    rows : iterable of mapping
+        Rows of `whoneeds.render.views.view_unix_uses`.
+
+    Returns
+    -------
+    folded : list of mapping
+        The first row of each stands for all, with ``dependents`` (how many hosts) where these are several, sums, and
+        the widest time.
+    hidden : int
+        Rows that are gone into others.
+    """
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row["app"], row["resp_app"], row["path"]), []).append(row)
+    folded: list[Row] = [
+        group[0]
+        if len(group) == 1
+        else {
+            **group[0],
+            "dependents": len({row["host"] for row in group}),
+            "support": sum(row["support"] for row in group),
+            "flows": sum(row["flows"] for row in group),
+            "first_ns": min(row["first_ns"] for row in group),
+            "last_ns": max(row["last_ns"] for row in group),
+        }
+        for group in groups.values()
+    ]
+    return folded, sum(map(len, groups.values())) - len(folded)
 
 
 def tell_sweeps(sweeps: Mapping[tuple[Any, ...], int], hosts: int) -> list[str]:

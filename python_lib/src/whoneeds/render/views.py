@@ -153,6 +153,8 @@ def _other_process(row: Row, name: str) -> str:
 
 
 def _dependent(row: Row) -> str:
+    if "dependents" in row:
+        return f"{row['app']} on {row['dependents']} hosts"
     host = f"@{row['host']}" if row["host"] else ""
     if row["pid"] is None:
         return f"{row['app']}{host}"
@@ -162,6 +164,8 @@ def _dependent(row: Row) -> str:
 def _provider(row: Row) -> str:
     """The application and host, or else the address, that is needed; empty where only a service is."""
     app, host = row["resp_app"], row["resp_host"]
+    if "dependents" in row:
+        return f"{app or 'a daemon'} of the same host"
     if "providers" in row:
         return f"{app or 'several'} on {row['providers']} hosts"
     if host:
