@@ -77,3 +77,30 @@ def test_in_a_container_tracefs_alone_leaves_samples_and_the_segment_says_so(tra
     (gap,) = [gap for gap in rows(folder, Gap) if gap.source == "events"]
     assert (gap.reason, "samples alone" in gap.detail) == ("unsupported", True)
     assert read_all(folder)[0].header.samples >= 2
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("sources", ["events,table", "tracefs,table"])
+def test_what_is_told_after_the_last_sample_is_written(tmp_path, sources):
+    """A connection that ends between a segment's opening and the tracer's end is told, although no sample was taken."""
+    settings = make_settings({"memory_bytes": 1 << 40}, {"dir": str(tmp_path / "t"), "sources": sources})
+    spool = open_spool(settings.dir, settings.budget_bytes)
+    tracer = daemon.Tracer(settings, spool)
+    try:
+        if tracer.events is None:
+            pytest.skip("no kernel events here")
+        tracer.take_sample()
+        tracer.rotate(clocks.now())
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+            with socket.create_connection(("127.0.0.1", port)):
+                server.accept()[0].close()
+        tracer.take_last()
+        tracer.close(clocks.now())
+    finally:
+        tracer.release()
+        spool.close()
+    first, last = read_all(settings.dir)
+    assert (first.header.samples, last.header.samples) == (1, 0)
+    found = [row for row in last.tables[SocketRecord] if port in (row.local_port, row.remote_port) and row.remote_port]
+    assert len(found) == 2

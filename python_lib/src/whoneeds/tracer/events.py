@@ -9,6 +9,7 @@ next.
 
 import os
 import sys
+import time
 from typing import Any, Callable, Dict, List, Optional, Tuple, cast
 
 from whoneeds.model.errors import HostError, Unsupported
@@ -33,7 +34,8 @@ _MAX_PAGES = 4096
 #: How long an ended connection waits for the word that its socket is destroyed. It can stay that long when the peer
 #: does not answer a FIN, or the program keeps it open after a reset.
 _PATIENCE_NS = 60_000_000_000
-
+#: The kernel sends word of destroyed sockets from a queue of its own, a moment after the event itself.
+_LAST_LOOKS, _WORD_UNDER_WAY_S = 5, 0.02
 
 _OUTERMOST_PID_NAMESPACE = 0xEFFFFFFC
 
@@ -188,9 +190,14 @@ class EventSource:
         if not talks:
             observation.add_ended(netns, row, Ended(None, at.boot_ns, None, (), 0, None), decode_ends)
 
-    def end(self, observation: Observation, at: Instant) -> None:
-        """Say at the end of a run what was told of and cannot be placed any more."""
-        left = self._lives.forget_rest()
+    def end(self, observation: Observation, clock: Callable[[], Instant]) -> None:
+        """Wait a moment for what is still under way, and say what was told of and cannot be placed any more."""
+        for _look in range(_LAST_LOOKS):
+            self.read(observation, clock)
+            if not self._later and not self._lives.waiting:
+                break
+            time.sleep(_WORD_UNDER_WAY_S)
+        left, at = self._lives.forget_rest(), clock()
         if left:
             detail = "connections that ended with the tracer: in which network namespace is not known"
             observation.add_gap("events", "vanished", detail, at, at, left)

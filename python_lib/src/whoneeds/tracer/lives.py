@@ -150,6 +150,11 @@ class Lives:
             count += len(talks)
         return count
 
+    @property
+    def waiting(self) -> bool:
+        """Whether a destroyed socket's connections still wait to be asked for."""
+        return bool(self._destroyed)
+
     def forget_rest(self) -> int:
         """How many ended connections nobody asked for yet; they are forgotten. For the end of a run."""
         count = sum(len(talks) for _at_ns, talks in self._destroyed.values()) + sum(map(len, self._ended.values()))

@@ -52,7 +52,7 @@ class PacketLimits(NamedTuple):
     """
 
     per_s: int = 2000
-    file_bytes: int = 1 << 20
+    file_bytes: int = 256 << 10
 
 
 def open_captures(

@@ -161,7 +161,7 @@ class Tracer:
             time.sleep(self.observers.packets.finish())
             self.observers.take_packets(self.open)
         if self.events is not None:
-            self.events.end(self.open, clocks.now())
+            self.events.end(self.open, clocks.now)
 
     def _keep_budget(self) -> None:
         """Do less where the run costs more than it may; a segment has one period, and says why it is not as set."""
@@ -198,9 +198,10 @@ class Tracer:
         self.open = self._open_segment(at, told)
 
     def close(self, at: Instant) -> None:
-        """Commit the open segment if it holds a sample or a gap."""
+        """Commit the open segment if it holds anything: events may have told something before its first sample."""
         observation = self.open
-        if not observation.samples and not observation.gaps:
+        heard = 0 if self.observers.packets is None else self.observers.packets.rows
+        if not observation.samples and not observation.rows and not observation.ends and not heard:
             return
         packets: Dict[Type[Any], List[Any]] = {}
         capture = b""

@@ -69,7 +69,7 @@ class Settings(NamedTuple):
     sources: Tuple[str, ...] = DEFAULT_SOURCES
     packets: str = "headers"
     packets_per_s: int = 2000
-    packets_bytes: int = 1 << 20
+    packets_bytes: int = 256 << 10
     cpu_share: float = 0.05
     memory_bytes: int = 192 << 20
     for_s: Optional[float] = None

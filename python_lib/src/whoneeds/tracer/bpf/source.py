@@ -135,7 +135,7 @@ class ProgramEvents:
         self.tally = self.tally._replace(lost=sum(found))
         self._lost = found
 
-    def end(self, observation: Observation, at: Instant) -> None:
+    def end(self, observation: Observation, clock: Callable[[], Instant]) -> None:
         """Nothing can be added at the end of a run.
 
         What is open is in the last sample. A connection that its process has closed, and whose last packets are still
