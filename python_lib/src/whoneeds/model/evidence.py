@@ -30,6 +30,14 @@ GAP_REASONS = (
 TRANSLATED = ("resolved", "unresolved")
 DIRECTIONS = ("handshake", "listener", "event", "port", "unknown")
 ENDS = ("fin", "rst", "rejected", "unanswered", "idle", "active")
+#: Transports of flows on a wire; 'other' is any that has no ports.
+WIRE_PROTOCOLS = ("tcp", "udp", "icmp", "sctp", "other")
+#: How it is known which end of a flow on a wire began: its SYN, who listens, the ports, or merely who spoke first.
+WIRE_DIRECTIONS = ("handshake", "listener", "port", "first", "told")
+HANDSHAKES = ("full", "orig", "resp", "none")
+CLOSED_BY = ("both", "orig", "resp", "none")
+WIRE_SOURCES = ("pcap", "zeek", "suricata", "netflow", "segment")
+TUNNELS = ("gre", "ipip", "vxlan", "geneve", "gtp", "teredo", "ayiya", "other")
 
 
 @dataclass(frozen=True)
@@ -276,6 +284,50 @@ class Gap:
     first_ns: int = documented("Begin of the time that is affected.", unit="ns")
     last_ns: int = documented("End of the time that is affected.", unit="ns")
     lost: Optional[int] = documented("How many things were lost; absent if that cannot be known.")
+
+
+@dataclass(frozen=True)
+class WireFlow:
+    """One conversation as it went over a wire that somebody watched: out of packets, or told by another meter."""
+
+    flow_id: str = documented("Identity: what was read, and the flow's number in it.", max_length=160)
+    host: str = documented("Who watched: a host, or a monitor in the network.")
+    source: str = documented("What it was read from.", choices=WIRE_SOURCES)
+    protocol: str = documented("Transport protocol.", choices=WIRE_PROTOCOLS)
+    orig_addr: str = documented("Address of the end that began the conversation.", max_length=45)
+    orig_port: int = documented("Port of the end that began the conversation; of ICMP the type of its first packet.")
+    resp_addr: str = documented("Address of the end that was called.", max_length=45)
+    resp_port: int = documented("Port of the end that was called; of ICMP the type of the answer, or the code.")
+    direction: str = documented(
+        "How it is known which end began; 'told' by whoever metered it.", choices=WIRE_DIRECTIONS
+    )
+    first_ns: int = documented("Time of the first packet, by the watcher's clock.", unit="ns")
+    last_ns: int = documented("Time of the last packet, by the watcher's clock.", unit="ns")
+    orig_packets: Optional[int] = documented("Packets from the originator; absent if not counted.")
+    resp_packets: Optional[int] = documented("Packets from the responder; absent if not counted.")
+    orig_bytes: Optional[int] = documented(
+        "Payload from the originator, of TCP by its sequence numbers; absent if not known.", unit="bytes"
+    )
+    resp_bytes: Optional[int] = documented(
+        "Payload from the responder, of TCP by its sequence numbers; absent if not known.", unit="bytes"
+    )
+    orig_ip_bytes: Optional[int] = documented("Bytes of the originator's packets, IP headers included.", unit="bytes")
+    resp_ip_bytes: Optional[int] = documented("Bytes of the responder's packets, IP headers included.", unit="bytes")
+    missed_bytes: Optional[int] = documented("Payload that was sent and is not in what was read.", unit="bytes")
+    end: str = documented(
+        "How it ended. 'idle': nothing came for its timeout; 'active': it went on when the reading ended.", choices=ENDS
+    )
+    handshake: str = documented("Which parts of the opening of a TCP connection were seen.", choices=HANDSHAKES)
+    closed_by: str = documented("Which ends closed a TCP connection, by FIN or by RST.", choices=CLOSED_BY)
+    community_id: Optional[str] = documented(
+        "Community ID, version 1 with seed 0: other tools name the flow so.", max_length=40
+    )
+    vlan: Optional[int] = documented("Number of the outermost VLAN; absent where there is none.")
+    inner_vlan: Optional[int] = documented("Number of the VLAN within it; absent where there is none.")
+    tunnel: Optional[str] = documented("What the flow's packets travelled in; absent where in nothing.", choices=TUNNELS)
+    outer_flow_id: Optional[str] = documented(
+        "The flow that carries the tunnel; absent where there is none.", max_length=160
+    )
 
 
 @dataclass(frozen=True)

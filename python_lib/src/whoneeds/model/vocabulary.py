@@ -21,6 +21,7 @@ EVIDENCE: Tuple[Type[Any], ...] = (
     evidence.ExchangeRecord,
     evidence.NameRecord,
     evidence.Gap,
+    evidence.WireFlow,
     evidence.FlowRecord,
 )
 CONCLUSIONS: Tuple[Type[Any], ...] = (
