@@ -111,6 +111,7 @@ test: venv ## everything that needs no second machine, two lanes at a time
 
 test-long: venv ## kills, power cuts and fuzzing at full count, every core in full, and the lab for five minutes
 	for campaign in kill power fuzz; do $(BIN)/python -m tests.campaigns $$campaign; done
+	HASTY_EVERY_S=60 $(PYTEST) tests/evidence/test_one_host.py
 	$(BIN)/python -m tests.matrix
 	$(MAKE) lab
 
