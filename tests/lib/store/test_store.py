@@ -239,7 +239,7 @@ def test_an_unknown_holder_is_still_a_holder(tmp_path: Path) -> None:
 
 def engine_of(store: Store) -> Any:
     """The bare engine, as something that got past everything else would have it."""
-    return store._engine.con
+    return store._engine.backend.con
 
 
 @pytest.mark.parametrize(

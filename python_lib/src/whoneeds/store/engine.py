@@ -1,78 +1,109 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""DuckDB through Ibis, shut in: it may touch the store's own folder and nothing else, and its limits are set.
+"""What works on the store's tables: one interface, and a module for each engine behind it.
 
-The settings are made on the bare connection before anything untrusted is read, and then locked, so that no later
-statement can widen them. Values never enter SQL text here: what is asked comes as Ibis expressions.
+The set work is the same Ibis expressions on every engine. What engines do differently stands behind `Engine`: opening
+files, holding what is used more than once, giving rows out. So that answers are equal, expressions use only what all
+engines mean alike: joins on equality and ranges, no float sums, whole numbers by rounding and not by a bare cast (one
+engine rounds there and another cuts), and `whoneeds.collector.sockets.at_highest` in the place of Ibis's argmax.
 """
 
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import ibis
+import pyarrow as pa
+
+from whoneeds.model.errors import SettingsError
+
+DUCKDB, SPARK = "duckdb", "spark"
+ENGINES = (DUCKDB, SPARK)
 
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """What the engine may use.
+    """Which engine, and what it may use.
 
     Attributes
     ----------
+    name : {"duckdb", "spark"}
     memory_bytes : int
-        Above it, the engine writes to its scratch folder in the store.
+        Above it, DuckDB writes to its scratch folder in the store. Spark's memory is its own cluster's setting.
     spill_bytes : int
-        Most that it may write there; above it, the query fails cleanly.
+        Most that DuckDB may write there; above it, the query fails cleanly.
     threads : int
+        Of DuckDB.
+    spark_master : str
+        Master URL of the Spark cluster; ``local[*]`` is this process alone.
+
+    Raises
+    ------
+    SettingsError
+        If there is no engine of this name.
     """
 
+    name: str = DUCKDB
     memory_bytes: int = 1 << 30
     spill_bytes: int = 16 << 30
     threads: int = min(8, os.cpu_count() or 1)
+    spark_master: str = "local[*]"
+
+    def __post_init__(self) -> None:
+        if self.name not in ENGINES:
+            raise SettingsError("engine", expected=f"one of {ENGINES}", found=ascii(self.name)[:40])
 
 
-def connect_engine(root: Path, scratch: Path, settings: EngineSettings) -> Any:
-    """Open an in-memory engine that can read (and spill) below ``root`` only.
+class Engine(Protocol):
+    """An engine at work on one store, until it is closed."""
+
+    def open_files(self, paths: Sequence[Path], schema: pa.Schema) -> ibis.Table:
+        """The rows of Parquet files, all of this schema; an empty table for no files."""
+        ...
+
+    def open_rows(self, rows: pa.Table) -> ibis.Table:
+        """Rows in hand as a table."""
+        ...
+
+    def keep(self, expression: ibis.Table) -> ibis.Table:
+        """Work an expression out now and hold its rows until the engine is closed."""
+        ...
+
+    def read(self, expression: ibis.Table) -> pa.Table:
+        """All rows of an expression, in memory."""
+        ...
+
+    def stream(self, expression: ibis.Table, sorted_by: Sequence[str]) -> Iterator[pa.Table]:
+        """The rows of an expression piece by piece, in order of these columns (unknown ones last)."""
+        ...
+
+    def close(self) -> None:
+        """End the engine, and remove all that it wrote into its scratch folder."""
+        ...
+
+
+def open_engine(root: Path, scratch: Path, settings: EngineSettings) -> Engine:
+    """Start an engine.
 
     Parameters
     ----------
     root : Path
-        The store, absolute.
+        The store, absolute: all that the engine has to read lies in it.
     scratch : Path
-        Folder below it for what does not fit into memory.
+        Folder below it for what the engine writes; it need not exist.
     settings : EngineSettings
 
-    Returns
-    -------
-    ibis backend
+    Raises
+    ------
+    SettingsError, StoreError
+        If the engine is not installed or cannot be reached.
     """
-    backend = ibis.duckdb.connect(":memory:")
-    options: list[tuple[str, Any]] = [
-        ("memory_limit", f"{settings.memory_bytes}B"),
-        ("max_temp_directory_size", f"{settings.spill_bytes}B"),
-        ("temp_directory", str(scratch)),
-        ("threads", settings.threads),
-        ("preserve_insertion_order", False),
-        ("enable_external_file_cache", False),  # a file of this store may be replaced under its name
-        ("autoinstall_known_extensions", False),
-        ("autoload_known_extensions", False),
-        ("allow_community_extensions", False),
-        ("python_enable_replacements", False),
-        ("allowed_directories", [str(root)]),
-        ("enable_external_access", False),
-        ("lock_configuration", True),
-    ]
-    for name, value in options:
-        backend.con.execute(f"SET {name} = {_literal(value)}")
-    return backend
+    # only what is used is imported: either takes most of a second
+    if settings.name == SPARK:
+        from whoneeds.store.spark_engine import SparkEngine
 
+        return SparkEngine(root, scratch, settings)
+    from whoneeds.store.duckdb_engine import DuckDBEngine
 
-def _literal(value: Any) -> str:
-    """A setting's value as SQL: settings take no bound parameters."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, list):
-        return "[" + ", ".join(_literal(item) for item in value) + "]"
-    return "'" + str(value).replace("'", "''") + "'"
+    return DuckDBEngine(root, scratch, settings)

@@ -20,9 +20,9 @@ import pyarrow.parquet as pq
 from whoneeds.model.errors import StoreError
 from whoneeds.model.schema import table_name
 from whoneeds.model.vocabulary import CONCLUSIONS, EVIDENCE
-from whoneeds.store.columns import arrow_schema, ibis_schema, stored_columns, to_arrow
+from whoneeds.store.columns import arrow_schema, stored_columns, to_arrow
 from whoneeds.store.durable import flush_directory, hash_file, make_directory, replace_file
-from whoneeds.store.engine import EngineSettings, connect_engine
+from whoneeds.store.engine import EngineSettings, open_engine
 from whoneeds.store.lock import StoreLock
 from whoneeds.store.manifest import (
     DERIVED,
@@ -85,12 +85,11 @@ class Store:
             self._sweep()
         if writable:
             self._scratch.parent.mkdir(mode=0o700, exist_ok=True)
-        self._engine = connect_engine(path, self._scratch, settings)
+        self._engine = open_engine(path, self._scratch, settings)
 
     def close(self) -> None:
         """Close the engine and remove what it spilled."""
-        self._engine.disconnect()
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        self._engine.close()
 
     # -- reading -------------------------------------------------------------------------------------------------
 
@@ -109,13 +108,8 @@ class Store:
         """
         name = table_name(record)
         if name not in self._tables:
-            good = [str(self.path / path) for path, entry in self._files(name) if self._check(path, entry)]
-            unique = f"{name}_{secrets.token_hex(4)}"
-            if good:
-                # the folders' names repeat what the columns say; they must not take the columns' place
-                self._tables[name] = self._engine.read_parquet(good, table_name=unique, hive_partitioning=False)
-            else:
-                self._tables[name] = self._engine.create_table(unique, schema=ibis_schema(record), temp=True)
+            good = [self.path / path for path, entry in self._files(name) if self._check(path, entry)]
+            self._tables[name] = self._engine.open_files(good, arrow_schema(record))
         return self._tables[name]
 
     def rows(self, record: type[Any]) -> list[dict[str, Any]]:
@@ -129,14 +123,14 @@ class Store:
 
     def read(self, expression: Any) -> pa.Table:
         """The result of an Ibis expression over this store's tables."""
-        return self._engine.to_pyarrow(expression)
+        return self._engine.read(expression)
 
     def keep(self, expression: Any) -> ibis.Table:
         """Work an expression out now and let the engine hold its rows until the session ends.
 
         For intermediate results that are used more than once: an expression is worked out again at each use.
         """
-        return self._engine.create_table(f"kept_{secrets.token_hex(8)}", expression, temp=True)
+        return self._engine.keep(expression)
 
     # -- writing -------------------------------------------------------------------------------------------------
 
@@ -187,22 +181,14 @@ class Store:
         """The rows as Arrow tables of the record's schema, in an order that depends on nothing but the rows."""
         wanted = [column.name for column in stored_columns(record)]
         if not isinstance(rows, ibis.Table):
-            rows = ibis.memtable(rows if isinstance(rows, pa.Table) else to_arrow(record, rows))
+            rows = self._engine.open_rows(rows if isinstance(rows, pa.Table) else to_arrow(record, rows))
         if set(rows.columns) != set(wanted):
             raise StoreError(
                 f"columns of {table_name(record)}", expected=str(sorted(wanted)), found=str(sorted(rows.columns))
             )
         sorted_by = [column.name for column in stored_columns(record) if column.type != "string[]"]
-        # worked out once inside the engine, which may spill it; then streamed out by Arrow's own interface, since
-        # the way Ibis streams does not exist in DuckDB 2 any more
-        name = f"making_{secrets.token_hex(4)}"
-        made = self._engine.create_table(name, rows.select(wanted), temp=True)
-        try:
-            ordered = self._engine.con.sql(str(ibis.to_sql(made.order_by(sorted_by), dialect="duckdb")))
-            for batch in pa.RecordBatchReader.from_stream(ordered):
-                yield _fit(record, pa.Table.from_batches([batch]))
-        finally:
-            self._engine.con.execute(f"DROP TABLE {name}")  # Ibis 12 writes this statement so that DuckDB 2 refuses it
+        for piece in self._engine.stream(rows.select(wanted), sorted_by):
+            yield _fit(record, piece)
 
     # -- evidence ------------------------------------------------------------------------------------------------
 
