@@ -20,6 +20,8 @@ STATES = (
     "close_wait", "last_ack", "listen", "closing", "new_syn_recv", "bound",
 )  # fmt: skip
 SOURCES = ("event", "table", "tuple_only", "psutil")
+#: Beside those of socket records: 'wire' is of who watched a network, and holds no sockets.
+SEGMENT_SOURCES = (*SOURCES, "wire")
 TRANSLATION_SOURCES = ("event", "table")
 NAME_SOURCES = ("dns", "sni")
 UNIX_TYPES = ("stream", "dgram", "seqpacket")
@@ -28,7 +30,7 @@ GAP_REASONS = (
     "permission", "vanished", "unsupported", "late", "dropped", "truncated", "ambiguous", "failed",
 )  # fmt: skip
 TRANSLATED = ("resolved", "unresolved")
-DIRECTIONS = ("handshake", "listener", "event", "port", "unknown")
+DIRECTIONS = ("handshake", "listener", "event", "port", "told", "unknown")
 ENDS = ("fin", "rst", "rejected", "unanswered", "idle", "active")
 #: Transports of flows on a wire; 'other' is any that has no ports.
 WIRE_PROTOCOLS = ("tcp", "udp", "icmp", "sctp", "other")
@@ -51,12 +53,19 @@ class SegmentHeader:
     schema: int = documented("Schema number of the segment.")
     tracer_version: str = documented("Version of the tracer that wrote it.", max_length=64)
     opened_ns: int = documented("When the segment was opened, by the host's clock.", unit="ns")
-    opened_mono_ns: int = documented("The same instant as time since boot, suspended time included.", unit="ns")
+    opened_mono_ns: int = documented(
+        "The same instant as time since boot, suspended time included; of what was imported, whose boot is not known, "
+        "by the host's clock as well.",
+        unit="ns",
+    )
     closed_ns: int = documented("When the segment was closed, by the host's clock.", unit="ns")
     closed_mono_ns: int = documented("The same instant as time since boot, suspended time included.", unit="ns")
     period_s: float = documented("Time between two samples of the socket tables, as set.", unit="s")
     samples: int = documented("Samples of the socket tables that this segment covers.")
-    sources: Tuple[str, ...] = documented("Where its socket records come from.", choices=SOURCES)
+    sources: Tuple[str, ...] = documented(
+        "Where its socket records come from; 'wire' where it has none, since a network was watched and no host.",
+        choices=SEGMENT_SOURCES,
+    )
     privileged: bool = documented(
         "Whether the tracer held the rights to look into processes of other users; what was refused all the same is "
         "a Gap."
@@ -85,7 +94,9 @@ class ProcessRecord:
     process_id: str = documented("Identity: host/boot/pid/start ticks.", max_length=400)
     host: str = documented("Host that observed.")
     pid: int = documented("Process number, in the tracer's own pid namespace.")
-    start_ticks: int = documented("When the process began, since boot.", unit="clock ticks")
+    start_ticks: Optional[int] = documented(
+        "When the process began, since boot; absent where an imported log does not tell.", unit="clock ticks"
+    )
     ppid: Optional[int] = documented("Parent's process number; absent if it could not be read.")
     name: str = documented(
         "Name of the program: the executable's, or the script's where an interpreter runs one.", max_length=64
@@ -340,7 +351,9 @@ class FlowRecord:
     orig_port: int = documented("Port of the end that began the conversation.")
     resp_addr: str = documented("Address of the end that was called.", max_length=45)
     resp_port: int = documented("Port of the end that was called.")
-    direction: str = documented("How it is known which end began.", choices=DIRECTIONS)
+    direction: str = documented(
+        "How it is known which end began; 'told' by another meter, whose log was imported.", choices=DIRECTIONS
+    )
     orig_host: Optional[str] = documented("Traced host on which the originator's socket was seen.")
     resp_host: Optional[str] = documented(
         "Traced host on which the responder's socket was seen, or that owns the address."
@@ -366,11 +379,11 @@ class FlowRecord:
         "Bytes from responder to originator; absent if no observer counted.", unit="bytes"
     )
     orig_packets: Optional[int] = documented(
-        "UDP packets from originator to responder; absent if no observer took packets in. Of UDP that says that only a "
-        "connected socket is known, and not whether anything was sent."
+        "Packets from originator to responder, of TCP by a watcher on the wire; absent if no observer took packets in. "
+        "Of UDP that says that only a connected socket is known, and not whether anything was sent."
     )
     resp_packets: Optional[int] = documented(
-        "UDP packets from responder to originator; absent if no observer took packets in."
+        "Packets from responder to originator; absent if no observer took packets in."
     )
     end: Optional[str] = documented(
         "How it ended, where that was seen. 'rejected': somebody answered no within a second, or the caller gave up; "
