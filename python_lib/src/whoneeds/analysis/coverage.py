@@ -3,6 +3,8 @@
 
 import ibis
 
+from whoneeds.store.portable import as_whole
+
 
 def summarize_hosts(segment: ibis.Table) -> ibis.Table:
     """How each host was looked at.
@@ -66,7 +68,7 @@ def find_ended_before(socket: ibis.Table, segment: ibis.Table) -> ibis.Table:
     begins = segment.anti_join(
         ends, [segment.host == ends.host, segment.boot_id == ends.boot_id, segment.opened_mono_ns == ends["at"]]
     )
-    first_sample = (begins.period_s * 5e8).cast("int64") + begins.opened_ns
+    first_sample = as_whole(begins.period_s * 5e8) + begins.opened_ns
     begins = begins.select("segment_id", until_ns=first_sample)
     rows = socket.left_join(begins, "segment_id")
     left = (rows.source == "tuple_only") & (rows.first_ns < rows.until_ns).fill_null(False)

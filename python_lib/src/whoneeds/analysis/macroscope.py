@@ -50,6 +50,7 @@ import ibis
 from whoneeds.model.conclusions import Dependency
 from whoneeds.model.errors import SettingsError
 from whoneeds.model.schema import columns, is_whole_number
+from whoneeds.store.portable import as_whole
 
 _INSTANCE = ("app", "host", "pid", "address")
 _SERVICE = ("app", "protocol", "port")
@@ -190,9 +191,10 @@ def _measure(uses: ibis.Table, key: tuple[str, ...], population: ibis.Table, thr
     flows = uses.flows.sum().cast("float64")
     sampled = uses.group_by(*key).agg(
         in_samples=uses.samples.sum().cast("int64"),
-        mean_observed_s=uses.duration_s.sum() / flows,
+        # broken numbers add up to another sum in every order, and so on every engine: whole microseconds do not
+        mean_observed_s=as_whole(uses.duration_s * 1e6).sum().cast("float64") / 1e6 / flows,
         mean_samples=uses.samples.sum().cast("float64") / flows,
-        mean_period_s=(uses.period_s * uses.flows).sum() / flows,
+        mean_period_s=(as_whole(uses.period_s * 1e6) * uses.flows).sum().cast("float64") / 1e6 / flows,
     )
     rows = _join(_join(counted, sampled, key), population, ("app",))
     mean_samples = ibis.greatest(rows.mean_samples, 1.0)

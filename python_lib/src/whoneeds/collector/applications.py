@@ -16,6 +16,7 @@ import ibis
 from whoneeds.collector.sockets import Keep
 from whoneeds.model.conclusions import ApplicationInstance
 from whoneeds.model.schema import columns
+from whoneeds.store.portable import at_highest, at_lowest
 
 #: Programs that begin others: shells, service managers, logins, schedulers, container runtimes, wrappers.
 STARTERS = (
@@ -53,13 +54,13 @@ def find_applications(processes: ibis.Table, keep: Keep) -> ibis.Table:
         leader; null if none did), container.
     """
     known = processes.group_by("process_id").aggregate(
-        name=processes.name.argmax(processes.last_ns),
-        exe=processes.exe.argmax(processes.last_ns, where=processes.exe.notnull()),
-        unit=processes.unit.argmax(processes.last_ns, where=processes.unit.notnull()),
-        session=processes.session.argmax(processes.last_ns, where=processes.session.notnull()),
+        name=at_highest(processes.name, processes.last_ns),
+        exe=at_highest(processes.exe, processes.last_ns),
+        unit=at_highest(processes.unit, processes.last_ns),
+        session=at_highest(processes.session, processes.last_ns),
         container_id=processes.container.max(),
         container_name=processes.container_name.max(),
-        parent_id=processes.parent_id.argmin(processes.first_ns, where=processes.parent_id.notnull()),
+        parent_id=at_lowest(processes.parent_id, processes.first_ns),
     )
     known = keep(known.mutate(place=known.container_id.fill_null("")))
     parent = known.select(

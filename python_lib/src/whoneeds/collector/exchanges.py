@@ -17,6 +17,7 @@ import ibis
 from whoneeds.collector.sockets import ADDED, Keep, keep_nothing, without_packets
 from whoneeds.model.evidence import SocketRecord
 from whoneeds.model.schema import columns
+from whoneeds.store.portable import as_whole, at_lowest
 
 #: Filters that let all of UDP pass.
 WHOLE = ("headers", "all")
@@ -100,7 +101,7 @@ def _find_speakers(exchanges: ibis.Table, udp: ibis.Table, segments: ibis.Table)
     lives = lives.rename(at_socket="socket_id", at_addr="local_addr", to_addr="remote_addr", to_port="remote_port")
     numbered = exchanges.mutate(number=ibis.row_number().over(order_by=["segment_id", *_PLACE, *_ENDS, "first_ns"]))
     both = numbered.join(lives, [*_PLACE, "local_port"])
-    slack_ns = (both.seen_period_s * 1e9).cast("int64") + _LATE_NS
+    slack_ns = as_whole(both.seen_period_s * 1e9) + _LATE_NS
     is_v6 = both.local_addr.contains(":")
     nearness = ibis.cases(
         (both.at_addr == both.local_addr, 3),
@@ -126,7 +127,7 @@ def _find_speakers(exchanges: ibis.Table, udp: ibis.Table, segments: ibis.Table)
 
 def _sum_up(spoken: ibis.Table, udp: ibis.Table) -> ibis.Table:
     """What each socket said and heard in all, by both ends."""
-    rows = spoken.mutate(began_ns=ibis.ifelse(spoken.initiated.notnull(), spoken.first_ns, ibis.null("int64")))
+    rows = spoken
     sums = rows.group_by(["socket_id", *_ENDS]).aggregate(
         sent_packets=rows.sent_packets.sum().cast("int64"),
         received_packets=rows.received_packets.sum().cast("int64"),
@@ -134,7 +135,7 @@ def _sum_up(spoken: ibis.Table, udp: ibis.Table) -> ibis.Table:
         heard_bytes=rows.received_bytes.sum().cast("int64"),
         spoke_first_ns=rows.first_ns.min(),
         spoke_last_ns=rows.last_ns.max(),
-        spoke_first=rows.initiated.argmin(rows.began_ns),
+        spoke_first=at_lowest(rows.initiated, rows.first_ns),
     )
     bound = udp.filter(udp.remote_addr.isnull()).select(bound_id="socket_id").distinct()
     known = sums.left_join(bound, sums.socket_id == bound.bound_id)
@@ -209,7 +210,7 @@ def _tell_strangers(spoken: ibis.Table, segments: ibis.Table) -> ibis.Table:
     rows = named.group_by(["segment_id", "socket_id", *_PLACE, *_ENDS]).aggregate(
         first_ns=named.first_ns.min(),
         last_ns=named.last_ns.max(),
-        began=named.initiated.argmin(named.began_ns),
+        began=at_lowest(named.initiated, named.first_ns),
         began_ns=named.began_ns.min(),
         sent_packets=named.sent_packets.sum().cast("int64"),
         received_packets=named.received_packets.sum().cast("int64"),

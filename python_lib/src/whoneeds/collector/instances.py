@@ -20,6 +20,7 @@ from whoneeds.model.conclusions import ApplicationInstance, ServiceUse
 from whoneeds.model.errors import SettingsError
 from whoneeds.model.evidence import LOCATIONS
 from whoneeds.model.schema import columns
+from whoneeds.store.portable import as_whole, at_highest, at_lowest
 
 EVERYWHERE = "all"
 
@@ -98,7 +99,10 @@ def find_uses(
         away=~is_loopback(uses.orig_addr),
     )
     first_address = uses.group_by("process_id").aggregate(
-        home=uses.orig_addr.argmin(uses.first_ns.cast("string").lpad(20, "0") + uses.orig_addr, where=uses.away)
+        home=at_lowest(
+            ibis.ifelse(uses.away, uses.orig_addr, ibis.null("string")),
+            uses.first_ns.cast("string").lpad(20, "0") + uses.orig_addr,
+        )
     )
     uses = uses.join(first_address, "process_id")
     return keep(uses.mutate(address=ibis.ifelse(uses.away, uses.orig_addr, uses.home.coalesce(uses.orig_addr))))
@@ -119,8 +123,8 @@ def find_instances(uses: ibis.Table) -> ibis.Table:
     """
     rows = uses.mutate(latest=uses.last_ns.cast("string").lpad(20, "0") + uses.process_id)
     instances = rows.group_by(["app", "host", "pid", "address"]).aggregate(
-        user=rows.user.argmax(rows.latest, where=rows.user.notnull()),
-        process_id=rows.process_id.argmax(rows.latest),
+        user=at_highest(rows.user, rows.latest),
+        process_id=at_highest(rows.process_id, rows.latest),
         first_ns=rows.first_ns.min(),
         last_ns=rows.last_ns.max(),
     )
@@ -145,7 +149,7 @@ def sum_service_use(uses: ibis.Table) -> ibis.Table:
         ServiceUse.
     """
     instances = find_instances(uses).select("app", "host", "pid", "address", "user")
-    rows = uses.drop("user").mutate(spent_ns=(uses.duration_s * 1e9).round().cast("int64"))
+    rows = uses.drop("user").mutate(spent_ns=as_whole(uses.duration_s * 1e9))
     summed = rows.group_by(["app", "host", "pid", "address", "protocol", "resp_port", "resp_addr"]).aggregate(
         hosts=rows.resp_host.nunique(),
         one_host=rows.resp_host.max(),
@@ -176,7 +180,8 @@ def _oldest_holder(holders: ibis.Table) -> ibis.Table:
     age = holders.start_ticks.cast("string").lpad(20, "0") + holders.pid.cast("string").lpad(20, "0")
     rows = holders.mutate(age=age)
     return rows.group_by(["socket_id", "peer_addr", "peer_port"]).aggregate(
-        process_id=rows.process_id.argmin(rows.age),
-        pid=rows.pid.argmin(rows.age),
-        uid=rows.uid.argmin(rows.age),
+        process_id=at_lowest(rows.process_id, rows.age),
+        pid=at_lowest(rows.pid, rows.age),
+        # not known is an answer here: the oldest one's user is not that of the next
+        uid=at_lowest(rows.uid.fill_null(-1), rows.age).nullif(-1),
     )

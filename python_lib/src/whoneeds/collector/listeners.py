@@ -4,6 +4,7 @@
 import ibis
 
 from whoneeds.collector.sockets import waiting_lives
+from whoneeds.store.portable import as_whole
 
 
 def match_listeners(ends: ibis.Table, lives: ibis.Table, tolerance_ns: int) -> ibis.Table:
@@ -46,7 +47,7 @@ def match_listeners(ends: ibis.Table, lives: ibis.Table, tolerance_ns: int) -> i
             ends.port == listeners.at_port,
         ],
     )
-    slack_ns = ((both.period_s + both.at_period_s) * 1e9).cast("int64") + tolerance_ns
+    slack_ns = as_whole((both.period_s + both.at_period_s) * 1e9) + tolerance_ns
     is_v6 = both.addr.contains(":")
     # a socket on :: also takes IPv4 unless told otherwise, and nothing in the table says so
     specificity = ibis.cases(

@@ -12,6 +12,7 @@ from whoneeds.collector.attribution import ACTIVATORS
 from whoneeds.collector.sockets import is_loopback
 from whoneeds.model.conclusions import LocalUse
 from whoneeds.model.schema import columns
+from whoneeds.store.portable import at_highest
 
 
 def find_local_uses(service_uses: ibis.Table, unix_connections: ibis.Table, processes: ibis.Table) -> ibis.Table:
@@ -52,7 +53,7 @@ def _over_loopback(service_uses: ibis.Table) -> ibis.Table:
 
 
 def _over_unix(unix_connections: ibis.Table, processes: ibis.Table) -> ibis.Table:
-    named = processes.group_by("process_id").aggregate(name=processes.name.argmax(processes.last_ns))
+    named = processes.group_by("process_id").aggregate(name=at_highest(processes.name, processes.last_ns))
     client = named.select(client_id="process_id", app="name")
     server = named.select(server_id="process_id", daemon="name").view()
     rows = unix_connections.join(client, unix_connections.process_id == client.client_id)

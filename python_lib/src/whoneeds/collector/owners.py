@@ -3,6 +3,8 @@
 
 import ibis
 
+from whoneeds.store.portable import at_highest
+
 #: Later than any instant.
 _BEYOND = 1 << 62
 
@@ -36,16 +38,16 @@ def find_holders(sockets: ibis.Table, processes: ibis.Table) -> ibis.Table:
     rows = rows.mutate(fit=ibis.ifelse(lasted, _BEYOND - rows.named_ns, rows.named_ns - _BEYOND))
     holding = ["socket_id", "peer_addr", "peer_port", "process_id", "segment_id", "last_ns"]
     rows = rows.group_by(holding).aggregate(
-        name=rows.name.argmax(rows.fit, where=rows.name.notnull()),
-        uid=rows.uid.argmax(rows.fit, where=rows.uid.notnull()),
+        name=at_highest(rows.name, rows.fit),
+        uid=at_highest(rows.uid, rows.fit),
     )
     by_socket = rows.group_by(["socket_id", "peer_addr", "peer_port", "process_id"]).aggregate(
-        then_name=rows.name.argmax(rows.last_ns, where=rows.name.notnull()),
-        then_uid=rows.uid.argmax(rows.last_ns, where=rows.uid.notnull()),
+        then_name=at_highest(rows.name, rows.last_ns),
+        then_uid=at_highest(rows.uid, rows.last_ns),
     )
     last = named.group_by("process_id").aggregate(
-        last_name=named.name.argmax(named.named_ns),
-        last_uid=named.uid.argmax(named.named_ns, where=named.uid.notnull()),
+        last_name=at_highest(named.name, named.named_ns),
+        last_uid=at_highest(named.uid, named.named_ns),
     )
     known = by_socket.left_join(last, "process_id").drop("process_id_right")
     parts = known.process_id.split("/")

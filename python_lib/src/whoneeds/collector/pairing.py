@@ -17,6 +17,7 @@ from typing import Any
 import ibis
 
 from whoneeds.collector.sockets import is_loopback
+from whoneeds.store.portable import as_whole
 
 
 def find_candidates(lives: ibis.Table, clock_offset_ns: int) -> ibis.Table:
@@ -74,7 +75,7 @@ def _mirrored(left: ibis.Table, right: ibis.Table, clock_offset_ns: int) -> ibis
     both = both.filter(~earlier)
     both = both.mutate(
         overlap_ns=end - begin,
-        slack_ns=((both.period_s + both.other_period_s) * 1e9).cast("int64") + clock_offset_ns,
+        slack_ns=as_whole((both.period_s + both.other_period_s) * 1e9) + clock_offset_ns,
     )
     return both.filter(both.overlap_ns >= -both.slack_ns).select(
         "life", "other_life", "place", "other_place", "overlap_ns", "slack_ns"

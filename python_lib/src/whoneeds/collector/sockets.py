@@ -11,6 +11,8 @@ from typing import Any
 
 import ibis
 
+from whoneeds.store.portable import as_whole, at_highest
+
 #: What makes an intermediate table be worked out once where it is used several times. A pure function takes it as an
 #: argument and must give the same answer with any: ``Store.keep`` has the engine hold the rows.
 Keep = Callable[[ibis.Table], ibis.Table]
@@ -102,7 +104,7 @@ def merge_sockets(sockets: ibis.Table, segments: ibis.Table) -> ibis.Table:
         **{name: rows[name].max() for name in ADDED},
     )
     # one row for each holder: at the same time, or one after the other, and then no more than there was time for
-    room = ((by_segment.last_ns - by_segment.first_ns) / (by_segment.period_s * 1e9)).round().cast("int64") + 1
+    room = as_whole((by_segment.last_ns - by_segment.first_ns) / (by_segment.period_s * 1e9)) + 1
     most = ibis.ifelse(by_segment.all_samples < room, by_segment.all_samples, room)
     by_segment = by_segment.mutate(samples=ibis.ifelse(most > by_segment.samples, most, by_segment.samples))
     lives = by_segment.group_by(_KEY).aggregate(
@@ -110,7 +112,7 @@ def merge_sockets(sockets: ibis.Table, segments: ibis.Table) -> ibis.Table:
         last_ns=by_segment.last_ns.max(),
         samples=by_segment.samples.sum().cast("int64"),
         period_s=by_segment.period_s.max(),
-        location=by_segment.location.argmax(by_segment.opened_ns, where=by_segment.location.notnull()),
+        location=at_highest(by_segment.location, by_segment.opened_ns),
         sent_bytes=by_segment.sent_bytes.max(),
         received_bytes=by_segment.received_bytes.max(),
         answered=by_segment.answered.max() > 0,

@@ -19,6 +19,7 @@ from typing import Any
 import ibis
 
 from whoneeds.collector.sockets import Keep, is_loopback, keep_nothing
+from whoneeds.store.portable import as_whole
 
 #: Most translators between two ends.
 STEPS = 3
@@ -128,7 +129,7 @@ def find_misled(alone: ibis.Table, segments: ibis.Table, clock_offset_ns: int) -
         end.
     """
     looks = segments.filter(segments.samples > 0).select(
-        looker="host", opened_ns="opened_ns", closed_ns="closed_ns", look_ns=(segments.period_s * 1e9).cast("int64")
+        looker="host", opened_ns="opened_ns", closed_ns="closed_ns", look_ns=as_whole(segments.period_s * 1e9)
     )
     both = alone.join(looks, alone.owner == looks.looker)
     begin = ibis.greatest(both.first_ns + clock_offset_ns, both.opened_ns)
@@ -163,7 +164,7 @@ def _lead_on(now: ibis.Table, rules: ibis.Table, owned: ibis.Table, clock_offset
     same_host = both.r_host == both.at_host
     stays = is_loopback(both.local_addr) | is_loopback(both.remote_addr)
     here = ibis.ifelse(stays, same_host & (both.r_netns == both.at_netns), same_host | both.owned_address.notnull())
-    slack_ns = (both.period_s * 1e9).cast("int64") + clock_offset_ns
+    slack_ns = as_whole(both.period_s * 1e9) + clock_offset_ns
     overlap_ns = ibis.least(both.last_ns, both.r_last_ns) - ibis.greatest(both.first_ns, both.r_first_ns)
     same_way = both.way.isnull() | (both.way == both.r_to_way)
     fitting = both.filter(here, same_way, overlap_ns >= -slack_ns).mutate(overlap_ns=overlap_ns)

@@ -4,7 +4,7 @@
 The set work is the same Ibis expressions on every engine. What engines do differently stands behind `Engine`: opening
 files, holding what is used more than once, giving rows out. So that answers are equal, expressions use only what all
 engines mean alike: joins on equality and ranges, no float sums, whole numbers by rounding and not by a bare cast (one
-engine rounds there and another cuts), and `whoneeds.collector.sockets.at_highest` in the place of Ibis's argmax.
+engine rounds there and another cuts), and `whoneeds.store.portable.at_highest` in the place of Ibis's argmax.
 """
 
 import os
