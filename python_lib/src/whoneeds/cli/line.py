@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from whoneeds.cli.options import (
+    DEFAULT_SPARK_MASTER,
     DEFAULT_STORE,
+    EngineName,
+    EngineOption,
     InstancesOption,
     Location,
     Method,
     MethodOption,
+    SparkMasterOption,
     StoreOption,
     SummaryOption,
     TransientOption,
@@ -26,6 +30,7 @@ from whoneeds.model.errors import EvidenceError, SettingsError
 if TYPE_CHECKING:
     from whoneeds.collector.ingest import IngestResult
     from whoneeds.pipeline import Progress, Step
+    from whoneeds.store import EngineSettings
     from whoneeds.store.session import Store
 
 HostOption = Annotated[
@@ -74,13 +79,18 @@ def ingest(
         _finish(form, {"changed": before != fingerprint(place), **_summary(result)}, _problems(opened), result)
 
 
-def attribute(store: StoreOption = DEFAULT_STORE, form: SummaryOption = SummaryFormat.TABLE) -> None:
+def attribute(
+    store: StoreOption = DEFAULT_STORE,
+    engine: EngineOption = EngineName.DUCKDB,
+    spark_master: SparkMasterOption = DEFAULT_SPARK_MASTER,
+    form: SummaryOption = SummaryFormat.TABLE,
+) -> None:
     """Pair both ends of connections and name their processes."""
     from whoneeds import pipeline
     from whoneeds.cli.evidence import require_segments
     from whoneeds.store.session import open_store
 
-    with open_store(store, write=True) as opened:
+    with open_store(store, write=True, settings=_engine(engine, spark_master)) as opened:
         require_segments(opened)
         rows = pipeline.flows(opened) | pipeline.attribute(opened)
     _tell_rows(rows)
@@ -94,6 +104,8 @@ def analyze(
     transient_share: TransientOption = 0.85,
     users_share: UsersOption = 0.10,
     instances_share: InstancesOption = 0.10,
+    engine: EngineOption = EngineName.DUCKDB,
+    spark_master: SparkMasterOption = DEFAULT_SPARK_MASTER,
     form: SummaryOption = SummaryFormat.TABLE,
 ) -> None:
     """Decide which applications need which services.
@@ -106,7 +118,7 @@ def analyze(
     from whoneeds.store.session import open_store
 
     thresholds = Thresholds(transient_share, users_share, instances_share)
-    with open_store(store, write=True) as opened:
+    with open_store(store, write=True, settings=_engine(engine, spark_master)) as opened:
         require_segments(opened)
         rows = pipeline.instances(opened, location=location)
         rows |= pipeline.dependencies(opened, thresholds=thresholds)
@@ -128,6 +140,8 @@ def run(
     facts: Annotated[
         Path | None, typer.Option("--facts", metavar="FILE", help="Write the facts document here at the end.")
     ] = None,
+    engine: EngineOption = EngineName.DUCKDB,
+    spark_master: SparkMasterOption = DEFAULT_SPARK_MASTER,
     check: CheckOption = False,
     form: SummaryOption = SummaryFormat.TABLE,
 ) -> None:
@@ -147,7 +161,7 @@ def run(
     _require_segments(folders)
     with rehearse(store, check=check) as place:
         before = fingerprint(place)
-        with open_store(place, create=True, write=True) as opened:
+        with open_store(place, create=True, write=True, settings=_engine(engine, spark_master)) as opened:
             walk = pipeline.run_line(
                 opened,
                 folders,
@@ -177,6 +191,12 @@ def run(
             **_summary(walk.taken_in),
         }
         _finish(form, summary, _problems(opened), walk.taken_in)
+
+
+def _engine(engine: EngineName, spark_master: str) -> "EngineSettings":
+    from whoneeds.store import EngineSettings
+
+    return EngineSettings(name=engine.value, spark_master=spark_master)
 
 
 def _require_segments(folders: list[Path]) -> None:
@@ -297,7 +317,10 @@ EXAMPLES: Examples = {
         "whoneeds ingest incoming --store found",
         "whoneeds ingest /var/lib/whoneeds --host web1 --store found",
     ),
-    attribute: ("whoneeds attribute --store found",),
+    attribute: (
+        "whoneeds attribute --store found",
+        "whoneeds attribute --store /shared/found --engine spark --spark-master spark://spark1:7077",
+    ),
     analyze: (
         "whoneeds analyze --store found",
         "whoneeds analyze --store found --location all --users-share 0.05",

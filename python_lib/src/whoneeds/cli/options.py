@@ -22,6 +22,29 @@ SummaryOption = Annotated[
 ]
 
 
+class EngineName(StrEnum):
+    """What works the tables out."""
+
+    DUCKDB = "duckdb"
+    SPARK = "spark"
+
+
+EngineOption = Annotated[
+    EngineName,
+    typer.Option(
+        "--engine", envvar="WHONEEDS_ENGINE", help="What works the tables out: DuckDB in this process, or Spark."
+    ),
+]
+SparkMasterOption = Annotated[
+    str,
+    typer.Option(
+        "--spark-master", metavar="URL", envvar="WHONEEDS_SPARK_MASTER",
+        help="Spark's master; local[*] is this machine alone.",
+    ),
+]  # fmt: skip
+DEFAULT_SPARK_MASTER = "local[*]"
+
+
 class Location(StrEnum):
     """Where a host was when it observed, by the rules set on its addresses."""
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Expressions that every engine means alike, in the place of some of Ibis's own that they do not.
 
-* ``argmax`` and ``argmin`` become a sort within each group on DuckDB (slow, and all rows are held), and an unknown value
-  at the highest key is skipped by one engine and given by another: `at_highest`, `at_lowest`.
+* ``argmax`` and ``argmin`` become a sort within each group on DuckDB (slow, and all rows are held), and an unknown
+  value at the highest key is skipped by one engine and given by another: `at_highest`, `at_lowest`.
 * A bare cast of a broken number to a whole one rounds on DuckDB and cuts on Spark: `as_whole`.
 * Broken numbers add up differently in every order, and no engine keeps one: sum whole ones.
 """
