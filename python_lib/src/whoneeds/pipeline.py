@@ -52,6 +52,7 @@ from whoneeds.model.evidence import (
     UnixConnectionRecord,
 )
 from whoneeds.model.schema import table_name
+from whoneeds.store.compaction import DEFAULT_ABOVE
 from whoneeds.store.manifest import read_manifest
 from whoneeds.store.session import Store
 
@@ -90,10 +91,15 @@ class Walk:
 
 
 def ingest(
-    store: Store, folders: Iterable[Path], *, host: str | None = None, progress: Progress | None = None
+    store: Store,
+    folders: Iterable[Path],
+    *,
+    host: str | None = None,
+    progress: Progress | None = None,
+    compact_above: int = DEFAULT_ABOVE,
 ) -> IngestResult:
     """Segments -> segment, process, socket, gap."""
-    return collector_ingest.ingest(store, folders, host=host, progress=progress)
+    return collector_ingest.ingest(store, folders, host=host, progress=progress, compact_above=compact_above)
 
 
 def find_clocks(store: Store) -> tuple[Any, dict[Boot, ClockOffset]]:
@@ -208,6 +214,7 @@ def run_line(
     thresholds: Thresholds = Thresholds(),
     progress: Progress | None = None,
     tell: Callable[[Step], None] | None = None,
+    compact_above: int = DEFAULT_ABOVE,
 ) -> Walk:
     """Walk the line from segments to dependencies.
 
@@ -226,6 +233,8 @@ def run_line(
         Called while segments are taken in, with files done, files in all, and the host.
     tell : callable, optional
         Called with each step when it is done.
+    compact_above : int, optional
+        Batches of one host, one day and like size above which they are joined; 0 for never.
 
     Raises
     ------
@@ -233,7 +242,7 @@ def run_line(
         If a step cannot be done. What was taken in until then is kept.
     """
     begin = time.monotonic()
-    walk = Walk(ingest(store, folders, host=host, progress=progress))
+    walk = Walk(ingest(store, folders, host=host, progress=progress, compact_above=compact_above))
     _end_step(walk, "ingest", {"segment": len(walk.taken_in.taken)}, begin, tell)
     arrows: tuple[tuple[str, Callable[[], dict[str, int]]], ...] = (
         ("flows", lambda: flows(store)),

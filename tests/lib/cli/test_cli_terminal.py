@@ -118,7 +118,8 @@ def test_help_has_an_example_for_every_verb(whoneeds):
         for verb, examples in group.EXAMPLES.items():
             assert examples[0] in everything
             if verb.__name__ != "trace":
-                told = whoneeds(verb.__name__, "--help").out
+                words = [getattr(group, "NAME", None), verb.__name__]
+                told = whoneeds(*filter(None, words), "--help").out
                 assert all(example in told for example in examples)
 
 

@@ -7,6 +7,7 @@ import os
 import random
 import zlib
 from dataclasses import replace
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -355,3 +356,49 @@ def test_quarantine_has_a_bound(tmp_path: Path) -> None:
     assert len(result.quarantined) == 260
     assert sum(put.kept for put in result.quarantined) == 256
     assert len(list((tmp_path / "store" / "quarantine" / "web1").glob("*.seg"))) == 256
+
+
+def test_a_day_that_comes_in_many_pieces_is_joined(tmp_path: Path) -> None:
+    """Above so many pieces ingest joins them, and segments that come again are known and change nothing."""
+    host = small_host("web1", 5)
+    for number, (header, tables) in enumerate(host.segments):
+        (tmp_path / "incoming" / "web1").mkdir(parents=True, exist_ok=True)
+        write_segment(str(tmp_path / "incoming" / "web1"), header, tables)
+        result, held = take(tmp_path, compact_above=3)
+        assert (result.compacted is not None) == (number == 3)
+    with open_store(tmp_path / "store") as store:
+        assert len(store.manifest.batches) == 2
+        assert len(store.segments("web1")) == 5
+    manifest = (tmp_path / "store" / "manifest.json").read_bytes()
+    again, still_held = take(tmp_path, compact_above=3)
+    assert (len(again.taken), len(again.known)) == (0, 5)
+    assert still_held == held
+    assert (tmp_path / "store" / "manifest.json").read_bytes() == manifest
+    take(tmp_path / "never", tmp_path / "incoming", compact_above=0)
+    with open_store(tmp_path / "never" / "store") as store:
+        assert {record: evidence(store)[record] for record in TABLES} == held
+
+
+def test_segments_of_pruned_days_are_not_taken_in_again(tmp_path: Path) -> None:
+    """A good segment of before the horizon is counted and left out, which is no fault, and a new one is taken."""
+    old, new = small_host("web1"), small_host("web2")
+    day = 86_400
+    deliver(tmp_path / "incoming", old)
+    late = Host("web1", ("10.0.0.1",))
+    late.segment(0, 1)
+    late.segment(day, day + 60)
+    del late.segments[0]
+    first, _held = take(tmp_path)
+    with open_store(tmp_path / "store", write=True) as store:
+        (batch,) = store.manifest.batches.values()
+        horizon = (date.fromisoformat(batch.date) + timedelta(days=1)).isoformat()
+        store.prune(horizon)
+    deliver(tmp_path / "incoming", new, late)
+    with open_store(tmp_path / "store", write=True) as store:
+        result = ingest(store, [tmp_path / "incoming"], now_ns=at(2 * day))
+        assert result.quarantined == []
+        assert [host for host, _file in result.before_horizon] == ["web1", "web2"]
+        assert [taken.host for taken in result.taken] == ["web1"]
+        assert result.complete
+        assert {batch.date for batch in store.manifest.batches.values()} == {horizon}
+    assert len(first.taken) == 1

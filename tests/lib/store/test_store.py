@@ -22,7 +22,7 @@ from whoneeds.model.vocabulary import CONCLUSIONS, EVIDENCE
 from whoneeds.store import EngineSettings, Store, open_store
 from whoneeds.store.columns import arrow_schema, stored_columns, to_arrow
 from whoneeds.store.lock import find_holder
-from whoneeds.store.manifest import fingerprint_columns
+from whoneeds.store.manifest import fingerprint_evidence
 from whoneeds.store.session import TakenSegment
 
 BOOT = "0b0e7bb0-5a7d-4e5c-8f0a-3c1d2e4f5a6b"
@@ -177,18 +177,20 @@ def test_a_store_with_other_columns_is_refused_by_name(tmp_path: Path) -> None:
     """A store that a version with other columns made is refused before a file is read, with what to do."""
     fill(tmp_path)
     path = tmp_path / "manifest.json"
-    path.write_text(path.read_text().replace(fingerprint_columns(), "0" * 16))
+    path.write_text(path.read_text().replace(fingerprint_evidence(), "0" * 16))
     with pytest.raises(StoreError, match=r"other columns.*'0000000000000000'; use the version"), open_store(tmp_path):
         pass
 
 
-def test_a_store_of_another_schema_is_refused_by_name(tmp_path: Path) -> None:
-    """A store that another version made is neither read nor changed."""
+def test_a_store_of_a_newer_schema_is_refused_by_name(tmp_path: Path) -> None:
+    """A store that a later version made is neither read nor changed."""
     fill(tmp_path)
     path = tmp_path / "manifest.json"
-    path.write_text(path.read_text().replace('"schema": 1', '"schema": 2'))
-    with pytest.raises(StoreError, match="schema; expected 1; found 2; use the version"), open_store(tmp_path):
-        pass
+    path.write_text(path.read_text().replace('"schema": 2', '"schema": 3'))
+    for write in (False, True):
+        told = "schema; expected 1 to 2; found 3; use the version"
+        with pytest.raises(StoreError, match=told), open_store(tmp_path, write=write):
+            pass
 
 
 def test_a_folder_that_is_no_store_is_left_alone(tmp_path: Path) -> None:

@@ -67,6 +67,11 @@ def describe(store: Store) -> Observation:
     put_away = {path.name for path in folder.iterdir() if path.is_dir()} if folder.is_dir() else set()
     unseen = sorted(put_away - {row["host"] for row in hosts})
     sentences = [state_observation(hosts), *state_blind_spots(hosts, gaps, ends, unseen)]
+    if store.manifest.stale:
+        sentences.append(
+            f"What was worked out rests in part on evidence of before {store.manifest.horizon}, which was pruned "
+            "since: whoneeds attribute and whoneeds analyze make it again from what is left."
+        )
     samples = sum(row["samples"] for row in hosts)
     if not ends["flows"]:
         sentences.insert(

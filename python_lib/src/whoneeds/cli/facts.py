@@ -42,6 +42,7 @@ def facts(
     """
     from whoneeds import pipeline
     from whoneeds.cli.evidence import require_segments
+    from whoneeds.cli.store import name_problems, tell_stale
     from whoneeds.facts.publish import publish
     from whoneeds.render.quantity import tell_count
     from whoneeds.store.session import open_store
@@ -63,8 +64,8 @@ def facts(
         say(f"{tell_count(done['hosts'], 'host')}; {len(changed)} of {tell_count(len(done['files']), 'file')} {verb}")
         for path in changed:
             say(f"  {path}")
-    for problem in opened.problems:
-        say(f"left out: {problem.path}: {problem.message} ({problem.rows} rows); {problem.remedy}")
+    tell_stale(sorted(opened.manifest.stale), store)
+    name_problems(opened.problems)
     raise typer.Exit(DONE_IN_PART if opened.problems else DONE)
 
 

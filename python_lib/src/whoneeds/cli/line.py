@@ -11,6 +11,7 @@ import typer
 from whoneeds.cli.options import (
     DEFAULT_SPARK_MASTER,
     DEFAULT_STORE,
+    CheckOption,
     EngineName,
     EngineOption,
     InstancesOption,
@@ -43,7 +44,17 @@ LocationOption = Annotated[
         "--location", help="Where hosts must have been. By default inside, and hosts without rules that would tell."
     ),
 ]
-CheckOption = Annotated[bool, typer.Option("--check", help="Change nothing; tell what would change.")]
+CompactOption = Annotated[
+    int,
+    typer.Option(
+        "--compact-above",
+        metavar="N",
+        min=0,
+        help="Join files of one host and day afterwards where more than N pieces are of like size; 0 for never.",
+    ),
+]
+#: The same as in `whoneeds.store.compaction`, which is not loaded for a word of help.
+_COMPACT_ABOVE = 16
 
 _TOLD_AT_MOST = 20
 
@@ -58,6 +69,7 @@ def ingest(
     folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of segments.")],
     store: StoreOption = DEFAULT_STORE,
     host: HostOption = None,
+    compact_above: CompactOption = _COMPACT_ABOVE,
     check: CheckOption = False,
     form: SummaryOption = SummaryFormat.TABLE,
 ) -> None:
@@ -68,13 +80,15 @@ def ingest(
     """
     from whoneeds import pipeline
     from whoneeds.cli.rehearsal import fingerprint, rehearse
+    from whoneeds.cli.store import tell_opening
     from whoneeds.store.session import open_store
 
     _require_segments(folders)
     with rehearse(store, check=check) as place:
         before = fingerprint(place)
         with open_store(place, create=True, write=True) as opened:
-            result = pipeline.ingest(opened, folders, host=host, progress=_progress())
+            tell_opening(opened, store)
+            result = pipeline.ingest(opened, folders, host=host, progress=_progress(), compact_above=compact_above)
         _tell_ingest(result)
         _finish(form, {"changed": before != fingerprint(place), **_summary(result)}, _problems(opened), result)
 
@@ -88,9 +102,11 @@ def attribute(
     """Pair both ends of connections and name their processes."""
     from whoneeds import pipeline
     from whoneeds.cli.evidence import require_segments
+    from whoneeds.cli.store import tell_opening
     from whoneeds.store.session import open_store
 
     with open_store(store, write=True, settings=_engine(engine, spark_master)) as opened:
+        tell_opening(opened, store)
         require_segments(opened)
         rows = pipeline.flows(opened) | pipeline.attribute(opened)
     _tell_rows(rows)
@@ -115,10 +131,12 @@ def analyze(
     from whoneeds import pipeline
     from whoneeds.analysis.macroscope import Thresholds
     from whoneeds.cli.evidence import require_segments
+    from whoneeds.cli.store import tell_opening
     from whoneeds.store.session import open_store
 
     thresholds = Thresholds(transient_share, users_share, instances_share)
     with open_store(store, write=True, settings=_engine(engine, spark_master)) as opened:
+        tell_opening(opened, store)
         require_segments(opened)
         rows = pipeline.instances(opened, location=location)
         rows |= pipeline.dependencies(opened, thresholds=thresholds)
@@ -140,6 +158,7 @@ def run(
     facts: Annotated[
         Path | None, typer.Option("--facts", metavar="FILE", help="Write the facts document here at the end.")
     ] = None,
+    compact_above: CompactOption = _COMPACT_ABOVE,
     engine: EngineOption = EngineName.DUCKDB,
     spark_master: SparkMasterOption = DEFAULT_SPARK_MASTER,
     check: CheckOption = False,
@@ -153,6 +172,7 @@ def run(
     from whoneeds.analysis.macroscope import Thresholds
     from whoneeds.cli.evidence import describe, require_segments
     from whoneeds.cli.rehearsal import fingerprint, rehearse
+    from whoneeds.cli.store import tell_opening
     from whoneeds.facts.publish import publish
     from whoneeds.render.quantity import tell_count
     from whoneeds.store.session import open_store
@@ -162,6 +182,7 @@ def run(
     with rehearse(store, check=check) as place:
         before = fingerprint(place)
         with open_store(place, create=True, write=True, settings=_engine(engine, spark_master)) as opened:
+            tell_opening(opened, store)
             walk = pipeline.run_line(
                 opened,
                 folders,
@@ -170,6 +191,7 @@ def run(
                 thresholds=thresholds,
                 progress=_progress(),
                 tell=_tell_step,
+                compact_above=compact_above,
             )
             _tell_ingest(walk.taken_in)
             require_segments(opened)
@@ -252,6 +274,7 @@ def _tell_rows(rows: dict[str, int]) -> None:
 
 def _tell_ingest(result: "IngestResult") -> None:
     """What became of the segments; those that were not taken in are named with their reason."""
+    from whoneeds.cli.store import tell_compaction
     from whoneeds.render.quantity import tell_count
     from whoneeds.render.visible import make_visible
 
@@ -261,7 +284,10 @@ def _tell_ingest(result: "IngestResult") -> None:
     words += (
         [f"{tell_count(len(result.restored), 'damaged batch', 'damaged batches')} made anew"] if result.restored else []
     )
+    words += [f"{len(result.before_horizon)} of days that were pruned, and left out"] if result.before_horizon else []
     say(", ".join(words))
+    if result.compacted is not None:
+        tell_compaction(result.compacted)
     for entry in result.quarantined[:_TOLD_AT_MOST]:
         say(f"  quarantined: {entry.host}/{entry.file}: {entry.reason}: {make_visible(entry.message)}")
     for folder, reason in result.refused[:_TOLD_AT_MOST]:
@@ -285,14 +311,17 @@ def _summary(result: "IngestResult") -> dict[str, Any]:
         "refused": [{"folder": folder, "reason": reason} for folder, reason in result.refused],
         "captures": [{"host": host, "file": file, "reason": reason} for host, file, reason in result.captures],
         "restored": len(result.restored),
+        "before_horizon": len(result.before_horizon),
+        "compacted": None if result.compacted is None else asdict(result.compacted),
     }
 
 
 def _problems(store: "Store") -> list[dict[str, Any]]:
     from dataclasses import asdict
 
-    for problem in store.problems:
-        say(f"left out: {problem.path}: {problem.message} ({problem.rows} rows); {problem.remedy}")
+    from whoneeds.cli.store import name_problems
+
+    name_problems(store.problems)
     return [asdict(problem) for problem in store.problems]
 
 

@@ -21,6 +21,8 @@ SummaryOption = Annotated[
     typer.Option("--format", help="'json' prints a summary on standard output; words go to standard error."),
 ]
 
+CheckOption = Annotated[bool, typer.Option("--check", help="Change nothing; tell what would change.")]
+
 
 class EngineName(StrEnum):
     """What works the tables out."""

@@ -239,8 +239,9 @@ def _print(
 
 
 def _finish(store: "Store") -> None:
-    for problem in store.problems:
-        say(f"left out: {problem.path}: {problem.message} ({problem.rows} rows); {problem.remedy}")
+    from whoneeds.cli.store import name_problems
+
+    name_problems(store.problems)
     raise typer.Exit(DONE_IN_PART if store.problems else DONE)
 
 

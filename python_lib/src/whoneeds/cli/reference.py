@@ -29,12 +29,16 @@ prints where in the program an error arose. `NO_COLOR` is respected; a pipe gets
 
 def render() -> str:
     """The page, as Markdown."""
-    verbs = [(verb, examples) for group in GROUPS for verb, examples in group.EXAMPLES.items()]
-    return "\n".join([_HEAD, *(line for verb, examples in verbs for line in _describe(verb, examples))])
+    verbs = [
+        (" ".join(filter(None, ("whoneeds", getattr(group, "NAME", ""), verb.__name__))), verb, examples)
+        for group in GROUPS
+        for verb, examples in group.EXAMPLES.items()
+    ]
+    return "\n".join([_HEAD, *(line for told in verbs for line in _describe(*told))])
 
 
-def _describe(verb: Callable[..., None], examples: Sequence[str]) -> Iterator[str]:
-    yield f"## whoneeds {verb.__name__}\n"
+def _describe(command: str, verb: Callable[..., None], examples: Sequence[str]) -> Iterator[str]:
+    yield f"## {command}\n"
     yield inspect.cleandoc(verb.__doc__ or "") + "\n"
     yield "```console"
     yield from (f"$ {line}" for line in examples)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from whoneeds.store.session import open_store
+from whoneeds.store.session import hold_manifest
 
 _LEFT_OUT = shutil.ignore_patterns("lock", "scratch")
 
@@ -38,7 +38,7 @@ def rehearse(path: Path, *, check: bool) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix=".whoneeds-check-", dir=path.parent if exists else None) as folder:
         copy = Path(folder) / "store"
         if exists:
-            with open_store(path):
+            with hold_manifest(path):
                 shutil.copytree(path, copy, ignore=_LEFT_OUT, copy_function=_link)
         yield copy
 

@@ -20,6 +20,7 @@ from whoneeds.model.errors import CorruptSegment, EvidenceError, SettingsError
 from whoneeds.model.identity import check_host_name
 from whoneeds.segment.layout import SUFFIX
 from whoneeds.segment.read import ReadLimits, verify_digest
+from whoneeds.store.compaction import DEFAULT_ABOVE, Compaction
 from whoneeds.store.quarantine import Quarantine, Quarantined
 from whoneeds.store.session import Store, TakenSegment
 
@@ -62,6 +63,11 @@ class IngestResult:
         Batches that were damaged in the store and are made anew.
     captures : list of (str, str, str)
         Host, segment file and reason of each capture file that is missing or damaged; the segment was taken.
+    before_horizon : list of (str, str)
+        Host and file of each good segment of a day before the store's horizon: such evidence was pruned, and is not
+        taken in again.
+    compacted : Compaction or None
+        What was joined afterwards, since a day of a host had come in too many pieces.
     """
 
     taken: list[Taken] = field(default_factory=list)
@@ -70,10 +76,12 @@ class IngestResult:
     refused: list[tuple[str, str]] = field(default_factory=list)
     restored: list[str] = field(default_factory=list)
     captures: list[tuple[str, str, str]] = field(default_factory=list)
+    before_horizon: list[tuple[str, str]] = field(default_factory=list)
+    compacted: Compaction | None = None
 
     @property
     def complete(self) -> bool:
-        """Whether everything that was given is in the store."""
+        """Whether everything that was given, and that the store still wants, is in it."""
         return not self.quarantined and not self.refused
 
 
@@ -92,6 +100,7 @@ def ingest(
     now_ns: int | None = None,
     progress: Progress | None = None,
     limits: ReaderLimits | None = None,
+    compact_above: int = DEFAULT_ABOVE,
 ) -> IngestResult:
     """Take segments in.
 
@@ -109,6 +118,8 @@ def ingest(
     progress : callable, optional
         Called with files done, files in all, and the host.
     limits : ReaderLimits, optional
+    compact_above : int, optional
+        Batches of one host, one day and like size above which they are joined; 0 for never.
 
     Returns
     -------
@@ -127,6 +138,8 @@ def ingest(
         offered = list(_weigh_files(files, quarantine, result))
         _forget_damaged(store, offered, result)
         _take_all(store, offered, reader, quarantine, now, progress, result)
+    if compact_above and (done := store.compact(above=compact_above)).batches_before:
+        result.compacted = done
     return result
 
 
@@ -241,7 +254,7 @@ def _take_all(
             if owner.get(one.digest) == host:
                 result.known.append(one.digest)
             else:
-                refusal = _take_one(one, owner, places, reader, now_ns, batches, result)
+                refusal = _take_one(one, owner, places, reader, now_ns, batches, store.manifest.horizon, result)
                 if refusal is not None:
                     result.quarantined.append(_put_away(quarantine, host, one.path, refusal))
             done += 1
@@ -260,6 +273,7 @@ def _take_one(
     reader: SegmentReader,
     now_ns: int,
     batches: "_Batches",
+    horizon: str | None,
     result: IngestResult,
 ) -> Refusal | None:
     """Take one segment into the batches, or say why not."""
@@ -285,6 +299,9 @@ def _take_one(
             found=f"{one.digest[:16]}...",
             remedy="find out who changed it on its way; the one that came first is kept",
         )
+    if horizon is not None and _day_of(read) < horizon:
+        result.before_horizon.append((one.host, one.path.name))
+        return None
     problem = None if read.capture is None else find_capture_problem(one.path, *read.capture)
     if problem is not None:
         result.captures.append((one.host, one.path.name, problem))
@@ -305,8 +322,7 @@ class _Batches:
         self._rows = 0
 
     def add(self, read: ReadSegment) -> None:
-        date = datetime.fromtimestamp(read.opened_ns // 10**9, UTC).date().isoformat()
-        self._waiting.setdefault(date, []).append(read.segment)
+        self._waiting.setdefault(_day_of(read), []).append(read.segment)
         self._rows += read.rows
         if self._rows >= _BATCH_ROWS or sum(map(len, self._waiting.values())) >= _BATCH_SEGMENTS:
             self.write()
@@ -317,6 +333,11 @@ class _Batches:
             self._store.add_batch(self._host, date, segments)
         self._waiting.clear()
         self._rows = 0
+
+
+def _day_of(read: ReadSegment) -> str:
+    """The day (UTC) on which a segment was opened, as ISO date."""
+    return datetime.fromtimestamp(read.opened_ns // 10**9, UTC).date().isoformat()
 
 
 def _put_away(quarantine: Quarantine, host: str, path: Path, refusal: Refusal) -> Quarantined:

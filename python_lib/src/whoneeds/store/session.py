@@ -21,22 +21,28 @@ from whoneeds.model.errors import StoreError
 from whoneeds.model.schema import table_name
 from whoneeds.model.vocabulary import CONCLUSIONS, EVIDENCE
 from whoneeds.store.columns import arrow_schema, stored_columns, to_arrow
+from whoneeds.store.compaction import Compaction, compact, plan_compaction
 from whoneeds.store.durable import flush_directory, hash_file, make_directory, replace_file
 from whoneeds.store.engine import EngineSettings, open_engine
 from whoneeds.store.lock import StoreLock
 from whoneeds.store.manifest import (
     DERIVED,
     FILE_NAME,
+    STORE_SCHEMA,
     Batch,
     FileEntry,
     Manifest,
     derived_path,
     evidence_path,
     name_batch,
+    read_any_manifest,
     read_manifest,
     write_manifest,
 )
+from whoneeds.store.migrations import Migration, migrate
 from whoneeds.store.problems import Problem, find_problem
+from whoneeds.store.retention import Pruned, plan_pruning
+from whoneeds.store.sweep import sweep
 
 _LOCK = "lock"
 _SCRATCH = "scratch"
@@ -71,19 +77,25 @@ class Store:
         Where it lies, absolute.
     problems : list of Problem
         Files that were left out of the tables read so far.
+    migration : Migration or None
+        What was done to open a store of an older schema for writing; None if it had this version's.
     """
 
     def __init__(self, path: Path, *, writable: bool, settings: EngineSettings) -> None:
         self.path = path
         self.problems: list[Problem] = []
         self._writable = writable
-        self._manifest = read_manifest(path)
+        self.migration: Migration | None = None
+        self._manifest = read_any_manifest(path) if writable else read_manifest(path)
+        if self._manifest.schema < STORE_SCHEMA:
+            self.migration = migrate(path, self._manifest)
+        self._rests_on_stale = False
         self._checked: dict[Path, Problem | None] = {}
         self._tables: dict[str, Any] = {}
         self._scratch = path / _SCRATCH / secrets.token_hex(8)
         if writable:
-            self._sweep()
-        if writable:
+            sweep(path, self._manifest)
+            shutil.rmtree(self._scratch.parent, ignore_errors=True)
             self._scratch.parent.mkdir(mode=0o700, exist_ok=True)
         self._engine = open_engine(path, self._scratch, settings)
 
@@ -107,6 +119,7 @@ class Store:
             The record's columns; evidence out of segments also has ``segment_id``.
         """
         name = table_name(record)
+        self._rests_on_stale = self._rests_on_stale or name in self._manifest.stale
         if name not in self._tables:
             good = [self.path / path for path, entry in self._files(name) if self._check(path, entry)]
             self._tables[name] = self._engine.open_files(good, arrow_schema(record))
@@ -172,6 +185,8 @@ class Store:
                 count += piece.num_rows
                 writer.write_table(piece)
         self._manifest.derived[name] = FileEntry(hash_file(self.path / path), count)
+        # what was made out of a stale table is as stale
+        (self._manifest.stale.add if self._rests_on_stale else self._manifest.stale.discard)(name)
         write_manifest(self.path, self._manifest)
         self._tables.pop(name, None)
         self._checked[path] = None
@@ -258,6 +273,72 @@ class Store:
         for path in gone:
             self._checked.pop(Path(path), None)
 
+    # -- upkeep --------------------------------------------------------------------------------------------------
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the store consists of; to look at."""
+        return self._manifest
+
+    def verify(self) -> list[Problem]:
+        """Compare every file, evidence and derived, with the manifest.
+
+        Returns
+        -------
+        list of Problem
+            Also in `problems` from then on.
+        """
+        for table in _RECORD_BY_TABLE:
+            for path, entry in self._files(table):
+                self._check(path, entry)
+        return self.problems
+
+    def compact(self, *, above: int | None = None, check: bool = False) -> Compaction:
+        """Join batches of one host and day, and remove the files that they were in.
+
+        Parameters
+        ----------
+        above : int, optional
+            Join only where more batches than this are of like size; by default all.
+        check : bool, default False
+            Change nothing; count what would be done.
+        """
+        if not check:
+            self._require_writable()
+        left_out: list[str] = []
+
+        def usable(name: str) -> bool:
+            bad = self._bad_files(name, self._manifest.batches[name])
+            if bad:
+                left_out.append(name)
+            return not bad
+
+        plan = plan_compaction(self._manifest, above=above, usable=usable)
+        done = compact(self.path, self._manifest, plan, check=check)
+        done.left_out = left_out
+        if plan and not check:
+            self.commit()
+            sweep(self.path, self._manifest)
+        return done
+
+    def prune(self, before: str, *, check: bool = False) -> Pruned:
+        """Let evidence of days before a date go, for good.
+
+        Parameters
+        ----------
+        before : str
+            ISO date; the first day that is kept.
+        check : bool, default False
+            Change nothing; count what would go.
+        """
+        pruned, manifest = plan_pruning(self.path, self._manifest, before)
+        if not check:
+            self._require_writable()
+            self._manifest = manifest
+            self.commit()
+            sweep(self.path, manifest)
+        return pruned
+
     # -- files ---------------------------------------------------------------------------------------------------
 
     def _require_writable(self) -> None:
@@ -282,17 +363,6 @@ class Store:
             if problem is not None:
                 self.problems.append(problem)
         return self._checked[path] is None
-
-    def _sweep(self) -> None:
-        """Remove what a killed writer left behind: files that no manifest names."""
-        named = {self.path / path for table in _RECORD_BY_TABLE for path, _entry in self._files(table)}
-        for folder in ("evidence", "conclusions"):
-            for path in (self.path / folder).rglob("*"):
-                if not path.is_dir() and path not in named:
-                    path.unlink()
-        for path in self.path.glob(f".{FILE_NAME}.*"):
-            path.unlink()
-        shutil.rmtree(self.path / _SCRATCH, ignore_errors=True)
 
 
 def _fit(record: type[Any], table: pa.Table) -> pa.Table:
@@ -329,7 +399,8 @@ def open_store(
     Raises
     ------
     StoreError
-        If there is none, it is busy, damaged, of another schema, or the folder holds something else.
+        If there is none, it is busy, damaged, of a newer schema (or an older one, to read: only a writer migrates), or
+        the folder holds something else.
 
     Examples
     --------
@@ -343,7 +414,7 @@ def open_store(
     if create:
         _prepare(root)
     elif not (root / FILE_NAME).exists():
-        read_manifest(root)
+        read_any_manifest(root)
     lock = StoreLock(root / _LOCK, exclusive=write)
     try:
         if create and not (root / FILE_NAME).exists():
@@ -378,3 +449,32 @@ def _prepare(root: Path) -> None:
             remedy="name another folder",
         )
     flush_directory(root.parent)
+
+
+@contextmanager
+def hold_manifest(path: str | Path, *, write: bool = False) -> Iterator[tuple[Path, Manifest]]:
+    """Hold a store of this schema or an older one without opening it: to look at its manifest, or to migrate it.
+
+    Parameters
+    ----------
+    path : str or Path
+    write : bool, default False
+
+    Yields
+    ------
+    root : Path
+        Absolute.
+    manifest : Manifest
+
+    Raises
+    ------
+    StoreError
+        If there is none, it is busy, damaged or of a newer schema.
+    """
+    root = Path(path).absolute()
+    read_any_manifest(root)
+    lock = StoreLock(root / _LOCK, exclusive=write)
+    try:
+        yield root, read_any_manifest(root)
+    finally:
+        lock.release()
