@@ -8,6 +8,7 @@ from tests.campaigns.fuzz_lives import fuzz_lives
 from tests.campaigns.fuzz_parsers import fuzz_addresses, fuzz_proc_files, fuzz_sock_diag
 from tests.campaigns.fuzz_programs import fuzz_kernel_types, fuzz_rings, fuzz_told_tasks
 from tests.campaigns.fuzz_segments import fuzz_segments
+from tests.campaigns.fuzz_store import fuzz_store
 from tests.campaigns.result import Result
 
 
@@ -24,6 +25,7 @@ def run(result: Result) -> None:
         (fuzz_kernel_types, 1.0),
         (fuzz_rings, 2.0),
         (fuzz_told_tasks, 2.0),
+        (fuzz_store, 0.5),
     )
     for number, (trial, share) in enumerate(trials):
         trial(result, max(int(result.count * share), 1), random.Random(result.seed + number))

@@ -52,3 +52,4 @@ def test_no_damaged_input_does_harm(tmp_path):
     assert found["figures"]["forged_blocks"] > 100
     assert found["figures"]["forged_records_taken"] > 10
     assert found["figures"]["damaged_rings"] > 1000
+    assert found["figures"]["damaged_store_files"] >= 300
