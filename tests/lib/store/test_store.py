@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The store: what is written is what is read, damage is reported, and one process writes at a time."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -143,6 +144,39 @@ def test_a_file_that_is_not_what_was_written_is_left_out_and_reported(tmp_path: 
         assert len(store.rows(SegmentHeader)) == 1
 
 
+def test_a_link_is_no_file_of_the_store(tmp_path: Path) -> None:
+    """A file that is a link is left out even where it leads to the right bytes, which may be others tomorrow."""
+    fill(tmp_path / "store")
+    path = tmp_path / "store" / "conclusions" / "service_use.parquet"
+    path.rename(tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "elsewhere")
+    with open_store(tmp_path / "store") as store:
+        assert store.rows(ServiceUse) == []
+        assert [problem.message for problem in store.problems] == ["no regular file"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('"host": "web1"', '"host": "../../outside"'), ('"host": "web1"', '"host": "*"'), ('"host": "web1"', '"host": ""'),
+     ('"date": "2024-01-01"', '"date": "../2024-01-01"'), ('"date": "2024-01-01"', '"date": "2024-13-01"'),
+     ('"segment": {', '"../../outside": {'), ('"revision"', '"revision": "/../../x", "r"'),
+     ('"horizon": null', '"horizon": "soon"'), ('"stale": []', '"stale": ["../outside"]')],
+)  # fmt: skip
+def test_a_forged_manifest_leads_nowhere(tmp_path: Path, old: str, new: str) -> None:
+    """Names of hosts, days and tables that would lead elsewhere are refused though the manifest's digest fits."""
+    fill(tmp_path)
+    path = tmp_path / "manifest.json"
+    text = path.read_text().replace('"rows": 1', '"revision": 1, "rows": 1')
+    assert old in text
+    body = json.loads(text.replace(old, new))
+    del body["sha256"]
+    digest = hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    path.write_text(json.dumps(body | {"sha256": digest}))
+    for write in (False, True):
+        with pytest.raises(StoreError, match="damaged"), open_store(tmp_path, write=write):
+            pass
+
+
 def test_files_that_the_manifest_does_not_name_are_no_part_of_the_store(tmp_path: Path) -> None:
     """A file that a killed writer left behind is not read, and the next writer removes it."""
     fill(tmp_path)
@@ -249,13 +283,19 @@ def engine_of(store: Store) -> Any:
     ["SELECT * FROM read_text('/etc/hostname')", "SELECT * FROM '/etc/passwd'", "COPY (SELECT 1) TO '{outside}'",
      "ATTACH '{outside}'", "SET enable_external_access = true", "SET allowed_directories = ['/']",
      "SET memory_limit = '1TB'", "RESET lock_configuration", "INSTALL httpfs", "SELECT * FROM glob('/etc/*')",
-     "SELECT * FROM read_text('{store}/../outside')"],
+     "SELECT * FROM read_text('{store}/../outside')", "SELECT * FROM glob('{store}/../*')", "LOAD httpfs",
+     "SELECT * FROM read_text('{store}/link')", "SELECT * FROM read_text('{store}/folder/hostname')",
+     "SELECT * FROM glob('{store}/folder/*')", "COPY (SELECT 1) TO '{store}/dangling'", "EXPORT DATABASE '{outside}'",
+     "ATTACH '{store}/../new'", "SELECT * FROM read_parquet('http://192.0.2.1/x.parquet')",
+     "SET temp_directory = '/tmp'", "SET max_temp_directory_size = '1TB'", "SET enable_external_file_cache = true"],
 )  # fmt: skip
 def test_the_engine_reaches_nothing_outside_the_store(tmp_path: Path, statement: str) -> None:
     """Even a statement of an attacker's own choice reads, writes and widens nothing outside the store's folder."""
     root = tmp_path / "it's a store"
     fill(root)
     (tmp_path / "outside").write_text("secret")
+    for name, target in (("link", tmp_path / "outside"), ("folder", Path("/etc")), ("dangling", tmp_path / "new")):
+        (root / name).symlink_to(target)
     with open_store(root) as store:
         assert len(store.rows(ServiceUse)) == 1
         with pytest.raises(duckdb.Error):
