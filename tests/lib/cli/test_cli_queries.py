@@ -10,6 +10,7 @@ from shop import TRUTH, Host, collect, edges
 
 from whoneeds.model.conclusions import Connection, Dependency
 from whoneeds.model.schema import columns
+from whoneeds.store.duckdb_engine import DuckDBEngine
 
 
 def test_deps_by_host_are_the_declared_ones(whoneeds, shop):
@@ -111,3 +112,26 @@ def test_hostile_names_do_not_act(whoneeds, tmp_path):
     answer = whoneeds("deps", "--store", tmp_path / "store", "--format", "json").out
     assert answer.isascii()
     assert "a\x1b[2Jb" in {row["app"] for row in json.loads(answer)}
+
+
+def test_limits_of_the_engine_are_taken_from_options_and_environment(whoneeds, shop, monkeypatch):
+    """The engine has what was asked for, by an option before the environment, and what is no size is refused."""
+    seen = []
+
+    class Watched(DuckDBEngine):
+        def __init__(self, root, scratch, settings):
+            seen.append((settings.memory_bytes, settings.spill_bytes))
+            super().__init__(root, scratch, settings)
+
+    monkeypatch.setattr("whoneeds.store.duckdb_engine.DuckDBEngine", Watched)
+    monkeypatch.setenv("WHONEEDS_MEMORY", "300MB")
+    for verb in ("deps", "connections", "instances", "local"):
+        assert whoneeds(verb, "--store", shop / "store", "--spill", "2.5GiB").code == 0
+    assert seen == [(300_000_000, 5 << 29)] * 4
+    assert whoneeds("deps", "--store", shop / "store", "--memory", "2GiB").code == 0
+    assert seen[-1] == (2 << 30, 16 << 30)
+    for words in (("--memory", "2"), ("--memory", "1MiB"), ("--spill", "-1GB"), ("--memory", "9999999PB")):
+        refused = whoneeds("deps", "--store", shop / "store", *words)
+        assert refused.code == 2
+        assert words[0] in refused.err
+        assert "4GiB" in refused.err

@@ -6,7 +6,17 @@ from typing import Annotated
 
 import typer
 
-from whoneeds.cli.options import DEFAULT_STORE, StoreOption, SummaryOption
+from whoneeds.cli.engine import settings_of
+from whoneeds.cli.options import (
+    DEFAULT_MEMORY,
+    DEFAULT_SPILL,
+    DEFAULT_STORE,
+    CheckOption,
+    MemoryOption,
+    SpillOption,
+    StoreOption,
+    SummaryOption,
+)
 from whoneeds.cli.outcome import DONE, DONE_IN_PART, SummaryFormat, answer, say
 from whoneeds.cli.verbs import Examples, add_verb
 
@@ -32,8 +42,10 @@ def facts(
     prune: Annotated[
         bool, typer.Option("--prune", help="Remove overlay files of hosts that are known no longer.")
     ] = False,
-    check: Annotated[bool, typer.Option("--check", help="Change nothing; tell what would change.")] = False,
+    check: CheckOption = False,
     diff: Annotated[bool, typer.Option("--diff", help="Show contents before and after.")] = False,
+    memory: MemoryOption = DEFAULT_MEMORY,
+    spill: SpillOption = DEFAULT_SPILL,
     form: SummaryOption = SummaryFormat.TABLE,
 ) -> None:
     """Write the facts that the inventory plugin reads.
@@ -48,7 +60,7 @@ def facts(
     from whoneeds.store.session import open_store
 
     target = out if out is not None else store.parent / "facts.json"
-    with open_store(store) as opened:
+    with open_store(store, settings=settings_of(memory, spill)) as opened:
         require_segments(opened)
         document = pipeline.facts(opened)
     done = publish(document, out=target, overlay=overlay, local=local, check=check, diff=diff, prune=prune)

@@ -8,17 +8,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from whoneeds.cli.engine import settings_of
 from whoneeds.cli.options import (
+    DEFAULT_MEMORY,
     DEFAULT_SPARK_MASTER,
+    DEFAULT_SPILL,
     DEFAULT_STORE,
     CheckOption,
     EngineName,
     EngineOption,
     InstancesOption,
     Location,
+    MemoryOption,
     Method,
     MethodOption,
     SparkMasterOption,
+    SpillOption,
     StoreOption,
     SummaryOption,
     TransientOption,
@@ -31,7 +36,6 @@ from whoneeds.model.errors import EvidenceError, SettingsError
 if TYPE_CHECKING:
     from whoneeds.collector.ingest import IngestResult
     from whoneeds.pipeline import Progress, Step
-    from whoneeds.store import EngineSettings
     from whoneeds.store.session import Store
 
 HostOption = Annotated[
@@ -97,6 +101,8 @@ def attribute(
     store: StoreOption = DEFAULT_STORE,
     engine: EngineOption = EngineName.DUCKDB,
     spark_master: SparkMasterOption = DEFAULT_SPARK_MASTER,
+    memory: MemoryOption = DEFAULT_MEMORY,
+    spill: SpillOption = DEFAULT_SPILL,
     form: SummaryOption = SummaryFormat.TABLE,
 ) -> None:
     """Pair both ends of connections and name their processes."""
@@ -105,7 +111,7 @@ def attribute(
     from whoneeds.cli.store import tell_opening
     from whoneeds.store.session import open_store
 
-    with open_store(store, write=True, settings=_engine(engine, spark_master)) as opened:
+    with open_store(store, write=True, settings=settings_of(memory, spill, engine, spark_master)) as opened:
         tell_opening(opened, store)
         require_segments(opened)
         rows = pipeline.flows(opened) | pipeline.attribute(opened)
@@ -122,6 +128,8 @@ def analyze(
     instances_share: InstancesOption = 0.10,
     engine: EngineOption = EngineName.DUCKDB,
     spark_master: SparkMasterOption = DEFAULT_SPARK_MASTER,
+    memory: MemoryOption = DEFAULT_MEMORY,
+    spill: SpillOption = DEFAULT_SPILL,
     form: SummaryOption = SummaryFormat.TABLE,
 ) -> None:
     """Decide which applications need which services.
@@ -135,7 +143,7 @@ def analyze(
     from whoneeds.store.session import open_store
 
     thresholds = Thresholds(transient_share, users_share, instances_share)
-    with open_store(store, write=True, settings=_engine(engine, spark_master)) as opened:
+    with open_store(store, write=True, settings=settings_of(memory, spill, engine, spark_master)) as opened:
         tell_opening(opened, store)
         require_segments(opened)
         rows = pipeline.instances(opened, location=location)
@@ -161,6 +169,8 @@ def run(
     compact_above: CompactOption = _COMPACT_ABOVE,
     engine: EngineOption = EngineName.DUCKDB,
     spark_master: SparkMasterOption = DEFAULT_SPARK_MASTER,
+    memory: MemoryOption = DEFAULT_MEMORY,
+    spill: SpillOption = DEFAULT_SPILL,
     check: CheckOption = False,
     form: SummaryOption = SummaryFormat.TABLE,
 ) -> None:
@@ -181,7 +191,9 @@ def run(
     _require_segments(folders)
     with rehearse(store, check=check) as place:
         before = fingerprint(place)
-        with open_store(place, create=True, write=True, settings=_engine(engine, spark_master)) as opened:
+        with open_store(
+            place, create=True, write=True, settings=settings_of(memory, spill, engine, spark_master)
+        ) as opened:
             tell_opening(opened, store)
             walk = pipeline.run_line(
                 opened,
@@ -213,12 +225,6 @@ def run(
             **_summary(walk.taken_in),
         }
         _finish(form, summary, _problems(opened), walk.taken_in)
-
-
-def _engine(engine: EngineName, spark_master: str) -> "EngineSettings":
-    from whoneeds.store import EngineSettings
-
-    return EngineSettings(name=engine.value, spark_master=spark_master)
 
 
 def _require_segments(folders: list[Path]) -> None:

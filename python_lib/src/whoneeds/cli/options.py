@@ -45,6 +45,21 @@ SparkMasterOption = Annotated[
     ),
 ]  # fmt: skip
 DEFAULT_SPARK_MASTER = "local[*]"
+MemoryOption = Annotated[
+    str,
+    typer.Option(
+        "--memory", metavar="SIZE", envvar="WHONEEDS_MEMORY",
+        help="Memory that DuckDB takes before it spills to the store's disk.",
+    ),
+]  # fmt: skip
+SpillOption = Annotated[
+    str,
+    typer.Option(
+        "--spill", metavar="SIZE", envvar="WHONEEDS_SPILL",
+        help="Most that DuckDB spills; what needs more fails cleanly.",
+    ),
+]  # fmt: skip
+DEFAULT_MEMORY, DEFAULT_SPILL = "1GiB", "16GiB"
 
 
 class Location(StrEnum):

@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from whoneeds.cli.options import DEFAULT_STORE, FormatOption, Location, Method, MethodOption, StoreOption
+from whoneeds.cli.engine import settings_of
+from whoneeds.cli.options import (
+    DEFAULT_MEMORY,
+    DEFAULT_SPILL,
+    DEFAULT_STORE,
+    FormatOption,
+    Location,
+    MemoryOption,
+    Method,
+    MethodOption,
+    SpillOption,
+    StoreOption,
+)
 from whoneeds.cli.outcome import DONE, DONE_IN_PART, Format, answer, is_styled, say, say_paragraph, terminal_width
 from whoneeds.cli.verbs import Examples, add_verb
 from whoneeds.model.errors import SettingsError
@@ -15,6 +27,7 @@ from whoneeds.model.errors import SettingsError
 if TYPE_CHECKING:
     from whoneeds.cli.evidence import Observation
     from whoneeds.render.table import Shown
+    from whoneeds.store import EngineSettings
     from whoneeds.store.session import Store
 
 
@@ -41,7 +54,12 @@ def register(app: typer.Typer) -> None:
         add_verb(app, verb, examples)
 
 
-def connections(store: StoreOption = DEFAULT_STORE, form: FormatOption = Format.TABLE) -> None:
+def connections(
+    store: StoreOption = DEFAULT_STORE,
+    memory: MemoryOption = DEFAULT_MEMORY,
+    spill: SpillOption = DEFAULT_SPILL,
+    form: FormatOption = Format.TABLE,
+) -> None:
     """List connections and the programs at both ends."""
     from whoneeds.collector.connections import join_connections
     from whoneeds.model.conclusions import Attribution, Connection
@@ -51,7 +69,7 @@ def connections(store: StoreOption = DEFAULT_STORE, form: FormatOption = Format.
     from whoneeds.render.views import CONNECTION_COLUMNS, sort_connections
     from whoneeds.store.session import open_store
 
-    with open_store(store) as opened:
+    with open_store(store, settings=settings_of(memory, spill)) as opened:
         sentences = _observe(opened).sentences
         require(opened, Attribution, "whoneeds attribute")
         made = join_connections(opened.table(FlowRecord), opened.table(Attribution), opened.table(ProcessRecord))
@@ -80,6 +98,8 @@ def deps(
         typer.Option("--location", help="Decide anew from what hosts saw there; by default what analyze decided."),
     ] = None,
     method: MethodOption = Method.MACROSCOPE,
+    memory: MemoryOption = DEFAULT_MEMORY,
+    spill: SpillOption = DEFAULT_SPILL,
     form: FormatOption = Format.TABLE,
 ) -> None:
     """List who needs whom.
@@ -101,7 +121,7 @@ def deps(
     from whoneeds.store.session import open_store
 
     wanted = _parse_service(service)
-    with open_store(store) as opened:
+    with open_store(store, settings=settings_of(memory, spill)) as opened:
         seen = _observe(opened)
         sentences = seen.sentences
         require(opened, Dependency, "whoneeds analyze")
@@ -152,30 +172,40 @@ def _find_unix_needs(store: "Store", app: str | None) -> list[dict[str, Any]]:
     return view_unix_uses(store.read(uses if app is None else uses.filter(uses.app == app)).to_pylist())
 
 
-def instances(store: StoreOption = DEFAULT_STORE, form: FormatOption = Format.TABLE) -> None:
+def instances(
+    store: StoreOption = DEFAULT_STORE,
+    memory: MemoryOption = DEFAULT_MEMORY,
+    spill: SpillOption = DEFAULT_SPILL,
+    form: FormatOption = Format.TABLE,
+) -> None:
     """List instances of applications, and which of them are parts of one."""
     from whoneeds.model.conclusions import ApplicationInstance
     from whoneeds.render.views import INSTANCE_COLUMNS
 
-    _list(store, ApplicationInstance, INSTANCE_COLUMNS, form)
+    _list(store, ApplicationInstance, INSTANCE_COLUMNS, form, settings_of(memory, spill))
 
 
-def local(store: StoreOption = DEFAULT_STORE, form: FormatOption = Format.TABLE) -> None:
+def local(
+    store: StoreOption = DEFAULT_STORE,
+    memory: MemoryOption = DEFAULT_MEMORY,
+    spill: SpillOption = DEFAULT_SPILL,
+    form: FormatOption = Format.TABLE,
+) -> None:
     """List who asked which daemon of its own host, over loopback or AF_UNIX."""
     from whoneeds.model.conclusions import LocalUse
     from whoneeds.render.views import LOCAL_COLUMNS
 
-    _list(store, LocalUse, LOCAL_COLUMNS, form)
+    _list(store, LocalUse, LOCAL_COLUMNS, form, settings_of(memory, spill))
 
 
-def _list(path: Any, record: type[Any], shown: "list[Shown]", form: Format) -> None:
+def _list(path: Any, record: type[Any], shown: "list[Shown]", form: Format, settings: "EngineSettings") -> None:
     """Print a table of the store."""
     from whoneeds.model.schema import columns
     from whoneeds.pipeline import require
     from whoneeds.store.session import open_store
 
     names = [column.name for column in columns(record)]
-    with open_store(path) as opened:
+    with open_store(path, settings=settings) as opened:
         sentences = _observe(opened).sentences
         require(opened, record, "whoneeds analyze")
         rows = sorted(opened.rows(record), key=lambda row: [str(row[name]) for name in names])
