@@ -22,6 +22,7 @@ from whoneeds.collector import ingest as collector_ingest
 from whoneeds.collector.applications import find_applications, mark_parts
 from whoneeds.collector.attribution import attribute_flows
 from whoneeds.collector.clocks import (
+    STEP_NS,
     Boot,
     ClockOffset,
     compare_clocks,
@@ -37,8 +38,9 @@ from whoneeds.collector.instances import find_instances, find_uses, sum_service_
 from whoneeds.collector.local_uses import find_local_uses
 from whoneeds.collector.owners import find_holders
 from whoneeds.collector.sockets import WAITING
+from whoneeds.collector.watched import join_watched, of_hosts, tell_wire_clocks
 from whoneeds.facts.document import Document, build_document
-from whoneeds.model.conclusions import ApplicationInstance, Attribution, Dependency, LocalUse, ServiceUse
+from whoneeds.model.conclusions import ApplicationInstance, Attribution, Dependency, LocalUse, ServiceUse, WireJoin
 from whoneeds.model.errors import StoreError
 from whoneeds.model.evidence import (
     CaptureRecord,
@@ -50,6 +52,7 @@ from whoneeds.model.evidence import (
     SocketRecord,
     TranslationRecord,
     UnixConnectionRecord,
+    WireFlow,
 )
 from whoneeds.model.schema import table_name
 from whoneeds.store.compaction import DEFAULT_ABOVE
@@ -111,7 +114,7 @@ def find_clocks(store: Store) -> tuple[Any, dict[Boot, ClockOffset]]:
 def find_evidence(store: Store) -> tuple[Any, Any, Any]:
     """Sockets and whom those of UDP spoke to, segments, and translations: all on one clock, as expressions."""
     shifts = find_shifts(*find_clocks(store))
-    made = find_sockets(store), store.table(SegmentHeader), store.table(TranslationRecord)
+    made = find_sockets(store), of_hosts(store.table(SegmentHeader)), store.table(TranslationRecord)
     if not _rows(store, shifts.limit(1)):
         return made
     shifts = store.keep(shifts)
@@ -133,7 +136,7 @@ def find_clock_gaps(store: Store) -> list[dict[str, Any]]:
             "detail": _describe_clock(offset),
         }
         for boot, offset in sorted(offsets.items())
-    ]
+    ] + tell_wire_clocks(_rows(store, store.table(WireJoin)), STEP_NS)
 
 
 def _describe_clock(offset: ClockOffset) -> str:
@@ -160,10 +163,19 @@ def find_sockets(store: Store) -> Any:
 
 
 def flows(store: Store) -> dict[str, int]:
-    """Socket, exchange, capture, segment, translation -> flow: both ends become one row; it is known who began."""
+    """Socket, exchange, capture, segment, translation, wire_flow -> flow, wire_join: both ends become one row."""
     sockets, segments, translations = find_evidence(store)
     made = build_flows(sockets, segments, keep=store.keep, translations=translations)
-    return _write(store, {FlowRecord: made})
+    wires = store.table(WireFlow)
+    if not _rows(store, wires.limit(1)):
+        was_joined = table_name(WireJoin) in read_manifest(store.path).derived
+        return _write(store, {FlowRecord: made, **({WireJoin: []} if was_joined else {})})
+
+    def read(expression: Any) -> list[dict[str, Any]]:
+        return _rows(store, expression)
+
+    made, joins = join_watched(made, wires, translations, segments, store.keep, read)
+    return _write(store, {FlowRecord: made, WireJoin: joins})
 
 
 def attribute(store: Store) -> dict[str, int]:
@@ -199,7 +211,7 @@ def facts(store: Store) -> Document:
         service_uses=store.rows(ServiceUse),
         dependencies=_rows(store, store.table(Dependency).filter(ibis._.level == 1)),
         listeners=_rows(store, _find_listeners(store.table(SocketRecord), store.table(ProcessRecord))),
-        segments=store.rows(SegmentHeader),
+        segments=[row for row in store.rows(SegmentHeader) if "wire" not in row["sources"]],
         gaps=_rows(store, gap.select("host", "source", "reason", "detail").distinct()) + find_clock_gaps(store),
         applications=_name_applications(store),
     )

@@ -12,7 +12,7 @@ def summarize_hosts(segment: ibis.Table) -> ibis.Table:
     Parameters
     ----------
     segment : ibis.Table
-        Rows of `SegmentHeader`.
+        Rows of `SegmentHeader`. Those of who watched a network are of no host, and left out.
 
     Returns
     -------
@@ -21,6 +21,7 @@ def summarize_hosts(segment: ibis.Table) -> ibis.Table:
         the right to look into other users' processes), dropped_segments (the most that one segment tells of),
         first_ns, last_ns.
     """
+    segment = segment.filter(~segment.sources.contains("wire"))
     return segment.group_by("host").agg(
         segments=segment.count(),
         samples=segment.samples.sum().cast("int64"),

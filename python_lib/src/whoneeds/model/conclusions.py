@@ -227,6 +227,25 @@ class Need:
 
 
 @dataclass(frozen=True)
+class WireJoin:
+    """How what a monitor saw was joined with what a host recorded; a row for each two with a connection in common."""
+
+    monitor: str = documented("Who watched.")
+    host: str = documented("The host.")
+    ahead_ns: Optional[int] = documented(
+        "How far the monitor's clock was found to be ahead of the host's, negative if it is behind; absent if too few "
+        "connections agree.",
+        unit="ns",
+    )
+    agreeing: int = documented("Connections that agree on that.")
+    witnesses: int = documented("Connections whose addresses and ports came once on both.")
+    joined: int = documented("The monitor's flows that were laid to connections of the host.")
+    doubtful: int = documented(
+        "Its flows of which it cannot be told to which connection they belong, or whether to any; they are left out."
+    )
+
+
+@dataclass(frozen=True)
 class Dependent:
     """One entry of a host's facts: somebody needs a service that this host offers."""
 

@@ -31,6 +31,7 @@ CONCLUSIONS: Tuple[Type[Any], ...] = (
     conclusions.ServiceUse,
     conclusions.LocalUse,
     conclusions.Dependency,
+    conclusions.WireJoin,
     conclusions.Need,
     conclusions.Dependent,
     conclusions.Provision,
