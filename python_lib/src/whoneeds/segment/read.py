@@ -5,7 +5,7 @@ import hashlib
 import json
 import zlib
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Dict, Iterator, List, NoReturn, Tuple, Type
+from typing import Any, BinaryIO, Dict, Iterable, Iterator, List, NoReturn, Tuple, Type
 
 from whoneeds.model.errors import CorruptSegment, InvalidRecord, LimitExceeded, UnknownSchema
 from whoneeds.model.evidence import SEGMENT_SCHEMA, SegmentHeader, SocketRecord
@@ -283,7 +283,7 @@ def _refuse_constant(word: str) -> NoReturn:
 def _read_head(value: Any) -> Tuple[SegmentHeader, Dict[str, List[str]]]:
     if not isinstance(value, dict) or set(value) != {"header", "columns"} or not isinstance(value["header"], dict):
         raise InvalidRecord("first line", expected="an object with header and columns", found=ascii(value)[:60])
-    header = from_mapping(SegmentHeader, value["header"])
+    header = from_mapping(SegmentHeader, {**_absent(SegmentHeader, value["header"]), **value["header"]})
     if header.schema != SEGMENT_SCHEMA:
         raise UnknownSchema("segment schema in the header", expected=str(SEGMENT_SCHEMA), found=str(header.schema))
     names = value["columns"]
@@ -292,19 +292,26 @@ def _read_head(value: Any) -> Tuple[SegmentHeader, Dict[str, List[str]]]:
     for table, listed in names.items():
         if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
             raise InvalidRecord(f"columns of {table}", expected="a list of names", found=ascii(listed)[:60])
-        check_names(RECORD_BY_TABLE[table], listed)
+        check_names(RECORD_BY_TABLE[table], [*listed, *_absent(RECORD_BY_TABLE[table], listed)])
     return header, names
+
+
+def _absent(record: Type[Any], names: Iterable[str]) -> Dict[str, None]:
+    """Columns that an older tracer did not have yet. They are those that may be absent: it recorded nothing of them."""
+    known = set(names)
+    return {column.name: None for column in columns(record) if column.nullable and column.name not in known}
 
 
 def _row_maker(record: Type[Any], names: Tuple[str, ...]) -> Any:
     """A function from a row's values to a checked record; the column list is resolved once, not for every row."""
     by_name = {column.name: column for column in columns(record)}
     wanted = [by_name[name] for name in names]
+    absent = _absent(record, names)
 
     def make(values: List[Any]) -> Any:
         if len(values) != len(wanted):
             raise InvalidRecord(record.__name__, expected=f"{len(wanted)} values", found=str(len(values)))
-        made = {}
+        made: Dict[str, Any] = dict(absent)
         for column, value in zip(wanted, values):
             check_value(column, value)
             made[column.name] = tuple(value) if column.type == "string[]" and value is not None else value
