@@ -76,7 +76,7 @@ lab: venv ## as root: start a fleet of real hosts, discover it over ssh for LOAD
 CHECKED := python_lib/src python_lib/build_zipapp.py tests
 RUFF := $(BIN)/ruff
 
-.PHONY: format static test-lib test-plugins test-gates test-matrix test-campaigns test-lab check test test-long bench
+.PHONY: format static test-lib test-plugins test-gates test-matrix test-campaigns test-lab check test test-long conformance bench
 format: venv ## let ruff put the code in order
 	$(RUFF) format --config python_lib/pyproject.toml $(CHECKED)
 	$(RUFF) check --config python_lib/pyproject.toml --fix $(CHECKED)
@@ -114,6 +114,10 @@ test-long: venv ## kills, power cuts and fuzzing at full count, every core in fu
 	HASTY_EVERY_S=60 $(PYTEST) tests/evidence/test_one_host.py
 	$(BIN)/python -m tests.matrix
 	$(MAKE) lab
+
+conformance: venv ## flows of captures beside what Zeek's conn.log says: make conformance DATA=folder
+	@test -n "$(DATA)" || { echo "name a folder with captures, conn.logs and index.json: make conformance DATA=folder"; exit 2; }
+	$(BIN)/python -m tests.conformance $(DATA)
 
 bench: venv ## what a sample and what events cost, beside other tools, in one run
 	$(BIN)/python -m tests.bench

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Finding the records of a capture in a buffer."""
+
+import numpy as np
+
+from whoneeds.flow.compiled import njit
+
+#: A record of a capture: where its frame lies in the data, its sizes, its time, and its link type.
+RECORD = np.dtype([("at", "i8"), ("kept", "i8"), ("wire", "i8"), ("time_ns", "i8"), ("link", "i4")], align=True)
+#: Longest frame; a longer one is a damaged length.
+MOST_FRAME_BYTES = 1 << 18
+NEEDS_MORE, AT_BLOCK, IS_DAMAGED = -1, -2, -3
+_OLD_PACKET, _SIMPLE, _ENHANCED = 2, 3, 6
+
+
+@njit
+def _number(data, at, big):
+    if big:
+        return (
+            (np.int64(data[at]) << 24)
+            | (np.int64(data[at + 1]) << 16)
+            | (np.int64(data[at + 2]) << 8)
+            | np.int64(data[at + 3])
+        )
+    return (
+        np.int64(data[at])
+        | (np.int64(data[at + 1]) << 8)
+        | (np.int64(data[at + 2]) << 16)
+        | (np.int64(data[at + 3]) << 24)
+    )
+
+
+@njit
+def scan_pcap(data, at, end, big, nanoseconds, link, records):
+    """Find records; how many, where to go on, and why it stopped (0 if there is no more room for records)."""
+    count = 0
+    while count < len(records):
+        if at + 16 > end:
+            return count, at, NEEDS_MORE if at < end else 0
+        kept = _number(data, at + 8, big)
+        if kept > MOST_FRAME_BYTES:
+            return count, at, IS_DAMAGED
+        if at + 16 + kept > end:
+            return count, at, NEEDS_MORE
+        record = records[count]
+        record["time_ns"] = _number(data, at, big) * 1_000_000_000 + _number(data, at + 4, big) * nanoseconds
+        record["at"], record["kept"], record["link"] = at + 16, kept, link
+        record["wire"] = max(_number(data, at + 12, big), kept)
+        count += 1
+        at += 16 + kept
+    return count, at, 0
+
+
+@njit
+def scan_pcapng(data, at, end, big, links, interfaces, records, last_ns):
+    """The same in pcapng; stops in front of every block that is no packet."""
+    count = 0
+    while count < len(records):
+        if at + 12 > end:
+            return count, at, NEEDS_MORE if at < end else 0
+        kind, length = _number(data, at, big), _number(data, at + 4, big)
+        if kind not in (_ENHANCED, _SIMPLE, _OLD_PACKET):
+            return count, at, AT_BLOCK
+        least = 16 if kind == _SIMPLE else 32
+        if length < least or length % 4 or length > MOST_FRAME_BYTES + (1 << 17):
+            return count, at, IS_DAMAGED
+        if at + length > end:
+            return count, at, NEEDS_MORE
+        interface = 0
+        if kind == _ENHANCED:
+            interface = _number(data, at + 8, big)
+        elif kind == _OLD_PACKET:
+            interface = _number(data, at + 8, big)
+            interface = interface >> 16 if big else interface & 0xFFFF
+        if interface >= interfaces:
+            return count, at, IS_DAMAGED
+        record = records[count]
+        record["link"] = links[interface, 0]
+        if kind == _SIMPLE:
+            wire, begin = _number(data, at + 8, big), at + 12
+            kept = min(wire, length - 16)
+            if links[interface, 3]:
+                kept = min(kept, links[interface, 3])
+        else:
+            kept, wire, begin = _number(data, at + 20, big), _number(data, at + 24, big), at + 28
+            ticks = (_number(data, at + 12, big) << 32) | _number(data, at + 16, big)
+            last_ns[0] = _nanoseconds(ticks, links[interface, 1]) + links[interface, 2] * 1_000_000_000
+            if kept > length - 32:
+                return count, at, IS_DAMAGED
+        record["time_ns"], record["at"], record["kept"], record["wire"] = last_ns[0], begin, kept, max(wire, kept)
+        count += 1
+        at += length
+    return count, at, 0
+
+
+@njit
+def _nanoseconds(ticks, ticks_per_s):
+    seconds, rest = ticks // ticks_per_s, ticks % ticks_per_s
+    if ticks_per_s <= 1_000_000_000:
+        return seconds * 1_000_000_000 + rest * 1_000_000_000 // ticks_per_s
+    return seconds * 1_000_000_000 + np.int64(rest * (1e9 / ticks_per_s))
