@@ -81,11 +81,14 @@ class Parts:
         Rows taken in, by table.
     hosts : set of str
         Whose they are.
+    before_horizon : int
+        Rows of days before the store's horizon: such evidence was pruned, and is not taken in again.
     """
 
     def __init__(self, store: Store, kind: str, digest: str, host: str | None) -> None:
         self.rows: defaultdict[str, int] = defaultdict(int)
         self.hosts: set[str] = set()
+        self.before_horizon = 0
         self._store, self._kind, self._digest, self._host = store, kind, digest, host
         self._written: defaultdict[str, int] = defaultdict(int)
         self._flows: list[WireFlow] = []
@@ -200,6 +203,10 @@ class Parts:
         if digest in self._known:
             return
         date = datetime.fromtimestamp(header.opened_ns // 10**9, UTC).date().isoformat()
+        horizon = self._store.manifest.horizon
+        if horizon is not None and date < horizon:
+            self.before_horizon += sum(table.num_rows for table in tables.values()) - 1
+            return
         self._store.add_batch(header.host, date, [TakenSegment(digest, header.boot_id, header.sequence, tables)])
         self._added.append(name_batch([digest]))
         self.hosts.add(header.host)

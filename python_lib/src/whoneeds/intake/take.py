@@ -63,6 +63,8 @@ class ImportedFile:
         The first few of them, with file and line; or why the file was refused.
     untold : int
         Connections that were left out, since it is not known which end is the host's.
+    before_horizon : int
+        Rows of days that the store has pruned; they are not taken in again.
     restored : bool
         Whether it was taken anew, since what the store held of it was damaged.
     """
@@ -74,6 +76,7 @@ class ImportedFile:
     bad_lines: int = 0
     problems: list[str] = field(default_factory=list)
     untold: int = 0
+    before_horizon: int = 0
     restored: bool = False
 
     @property
@@ -163,6 +166,7 @@ def _import_file(store: Store, kind: str, path: Path, host: str | None, latest_n
         return made
     store.commit()
     made.rows, made.hosts, made.restored = dict(parts.rows), sorted(parts.hosts), bool(damaged)
+    made.before_horizon = parts.before_horizon
     return made
 
 

@@ -36,7 +36,7 @@ def read_object(line: bytes) -> dict[str, Any]:
     BadLine
     """
     try:
-        held = json.loads(line, parse_float=str, parse_constant=str)
+        held = json.loads(line.decode("utf-8"), parse_float=str, parse_constant=str)
     except (ValueError, RecursionError) as error:
         raise BadLine("line", expected="one JSON object", found=ascii(line[:60])[2:-1]) from error
     if not isinstance(held, dict):

@@ -107,7 +107,7 @@ class WindowsParser:
             "at_ns": as_instant_ns(event.time("UtcTime"), "UtcTime"),
             "pid": pid,
             "process_key": f"guid {guid[1].lower()}" if guid else f"image {image}",
-            "name": _program(image),
+            "name": _program(event.get("Image")),
             "exe": image,
             "user": as_text(event.get("User"), 64),
         }
@@ -132,7 +132,7 @@ class WindowsParser:
             "at_ns": as_instant_ns(event.time(), "time"),
             "pid": _number(event.need("ProcessID", "ProcessId"), "ProcessID"),
             "process_key": f"image {image}",
-            "name": _program(image),
+            "name": _program(event.get("Application")),
             "exe": image,
             "user": None,
         }
@@ -269,8 +269,7 @@ def _number(value: Any, what: str) -> int:
     return as_whole(value, what, 2**32 - 1)
 
 
-def _program(image: str | None) -> str:
+def _program(path: Any) -> str:
     """Name of the program at a path; what Windows itself does has no path."""
-    if image is None:
-        return "unknown"
-    return image.replace("/", "\\").rpartition("\\")[2][:64] or "unknown"
+    name = path.replace("/", "\\").rpartition("\\")[2] if isinstance(path, str) else ""
+    return as_text(name, 64) or "unknown"
