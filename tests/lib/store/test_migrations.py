@@ -15,6 +15,7 @@ import pytest
 from filled import list_evidence, snapshot, spoil
 
 from whoneeds.cli.main import main
+from whoneeds.model.conclusions import ServiceUse
 from whoneeds.model.errors import StoreError
 from whoneeds.model.schema import table_name
 from whoneeds.model.vocabulary import EVIDENCE
@@ -180,3 +181,18 @@ def test_a_step_renames_and_adds() -> None:
     piece = pa.table({"old": ["a"], "kept": [1]})
     assert step.apply("socket", piece).to_pylist() == [{"name": "a", "kept": 1, "new": None}]
     assert step.apply("process", piece) == piece
+
+
+def test_derived_tables_of_other_columns_are_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where only derived tables differ, evidence is used as it is, and they read as tables that nobody made yet."""
+    (fixture,) = FIXTURES.glob(f"schema-{STORE_SCHEMA}/*")
+    path = copy(fixture, tmp_path / "store")
+    with monkeypatch.context() as patched:
+        patched.setattr("whoneeds.store.manifest.fingerprint_derived", lambda: "0" * 16)
+        with open_store(path, write=True) as store:
+            assert store.manifest.derived == {}
+            store.commit()
+    with open_store(path, write=True) as store:
+        assert store.rows(ServiceUse) == []
+        assert len(store.rows(RECORDS["socket"])) == 6
+    assert not list(path.glob("conclusions/*"))
