@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 class Kind(StrEnum):
     """What is imported; the same words as `whoneeds.intake.take.KINDS`."""
 
+    PCAP = "pcap"
     ZEEK = "zeek"
     SURICATA = "suricata"
     SYSMON = "sysmon"
@@ -45,7 +46,7 @@ def import_(
     ] = None,
     form: SummaryOption = SummaryFormat.TABLE,
 ) -> None:
-    """Take logs of other meters and of security agents into the store.
+    """Take captures, and logs of other meters and of security agents, into the store.
 
     Each file once. Lines that cannot be read are named and left out; then the exit code is 4. `whoneeds attribute`
     joins what came in with what the hosts saw themselves.
@@ -99,6 +100,7 @@ def _tell(made: "list[ImportedFile]") -> None:
 EXAMPLES: Examples = {
     import_: (
         "whoneeds import zeek conn.log dns.log --host monitor1 --store found",
+        "whoneeds import pcap capture.pcap --host web1 --store found",
         "whoneeds import sysmon events.json --store found",
         "whoneeds import netflow-csv flows.csv --host router1 --store found --format json",
     ),

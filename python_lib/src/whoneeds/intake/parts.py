@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from whoneeds import __version__
 from whoneeds.intake.hosts import NETNS, HostRows, boot_of
 from whoneeds.intake.rows import HostConnection, Row, SeenName
+from whoneeds.intake.values import EARLIEST_NS
 from whoneeds.model.evidence import (
     SEGMENT_SCHEMA,
     Gap,
@@ -113,12 +114,21 @@ class Parts:
             self._flows.append(row)
         self._count(1)
 
-    def add_columns(self, columns: Mapping[str, Any]) -> None:
-        """Take in flows column by column, as the meter gives them."""
+    def add_columns(self, columns: Mapping[str, Any], latest_ns: int) -> int:
+        """Take in flows column by column, as the meter gives them.
+
+        Returns
+        -------
+        int
+            Flows that were left out, since their times cannot be.
+        """
         schema = arrow_schema(WireFlow)
         made = pa.Table.from_pydict({field.name: columns[field.name] for field in schema}, schema=schema)
-        self._columns.append(made)
-        self._count(made.num_rows)
+        possible = made.filter((pc.field("first_ns") >= EARLIEST_NS) & (pc.field("last_ns") <= latest_ns))
+        if possible.num_rows:
+            self._columns.append(possible)
+            self._count(possible.num_rows)
+        return int(made.num_rows - possible.num_rows)
 
     def finish(self, *, unread: int = 0, untold: int = 0) -> None:
         """Write what is left; and of a host's log, what could not be used of it.

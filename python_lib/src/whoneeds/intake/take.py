@@ -12,6 +12,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -29,7 +30,7 @@ from whoneeds.store.durable import hash_file
 from whoneeds.store.session import Store
 
 #: What can be imported; all but the last are of who watched a network.
-KINDS = ("zeek", "suricata", "netflow-csv", "sysmon")
+KINDS = ("pcap", "zeek", "suricata", "netflow-csv", "sysmon")
 _OF_HOSTS = "sysmon"
 _PARSERS: dict[str, Callable[[Label], Parser]] = {
     "zeek": ZeekParser,
@@ -42,6 +43,7 @@ _MOST_NAMED = 5
 _MOST_STRANGE = 100
 #: How far a clock may run ahead of the controller's.
 _AHEAD_NS = 86_400 * 10**9
+_PIECE_BYTES = 1 << 20
 _GZIP = b"\x1f\x8b"
 
 
@@ -150,7 +152,11 @@ def _import_file(store: Store, kind: str, path: Path, host: str | None, latest_n
                 store.forget_batch(name)
             parts = Parts(store, kind, digest, host)
             reader = _Reader(made, parts, host, latest_ns)
-            reader.read_log(file, _PARSERS[kind](Label(host or "", digest[:32])))
+            label = Label(host or "", digest[:32])
+            if kind == "pcap":
+                reader.read_capture(file, label)
+            else:
+                reader.read_log(file, _PARSERS[kind](label))
             after = os.fstat(file.fileno())
             if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
                 raise _Refused(
@@ -190,6 +196,37 @@ class _Reader:
     def __init__(self, made: ImportedFile, parts: Parts, host: str | None, latest_ns: int) -> None:
         self._made, self._parts, self._host, self._latest_ns = made, parts, host, latest_ns
         self._strange: str | None = None
+
+    def read_capture(self, file: BinaryIO, label: Label) -> None:
+        """Meter a capture file.
+
+        Raises
+        ------
+        EvidenceError
+            If it is none.
+        """
+        # compiled code, which no log needs
+        from whoneeds.flow import meter_capture
+
+        pieces = iter(partial(_unpack(file).read, _PIECE_BYTES), b"")
+        metered = meter_capture(pieces, host=label.host, label=label.prefix)
+        odd = 0
+        try:
+            for columns in metered.columns():
+                odd += self._parts.add_columns(columns, self._latest_ns)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            self._note(f"{self._made.file}: its packing is damaged, and what comes behind is lost: {error}")
+        for problem in metered.problems:
+            self._note(f"{self._made.file}: {problem}")
+        if not metered.packets:
+            raise _Refused(
+                "not a file of this kind", expected="a capture with packets (pcap or pcapng)",
+                found=self._made.problems[0] if self._made.problems else "no packet",
+                remedy="check which file this is",
+            )  # fmt: skip
+        if odd:
+            self._note(f"{self._made.file}: {odd} flows left out: their times are before 2000, or to come")
+        self._parts.finish()
 
     def read_log(self, file: BinaryIO, parser: Parser) -> None:
         """Read a file of lines.
