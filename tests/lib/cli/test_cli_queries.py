@@ -5,6 +5,7 @@ import csv
 import io
 import json
 
+import ibis
 import pytest
 from shop import TRUTH, Host, collect, edges
 
@@ -135,3 +136,19 @@ def test_limits_of_the_engine_are_taken_from_options_and_environment(whoneeds, s
         assert refused.code == 2
         assert words[0] in refused.err
         assert "4GiB" in refused.err
+
+
+def test_an_engine_that_may_not_take_enough_says_so(whoneeds, shop, monkeypatch):
+    """Work that needs more than memory and disk allow ends with the options that allow more, and no internal error."""
+
+    def read_much(store):
+        numbers = ibis.range(3_000_000).unnest().name("n").as_table()
+        texts = numbers.mutate(text=numbers.n.cast("string").lpad(60, "x"))
+        ordered = texts.order_by(texts.text.substr(50, 10)).mutate(at=ibis.row_number())
+        return store.read(ordered.filter(ibis._["at"] == 2_999_999)).to_pylist()
+
+    monkeypatch.setattr("whoneeds.cli.evidence.require_segments", read_much)
+    done = whoneeds("deps", "--store", shop / "store", "--memory", "100MiB", "--spill", "1MiB")
+    assert done.code == 1
+    assert "more memory or disk than it may take" in done.err
+    assert "--memory and --spill" in done.err

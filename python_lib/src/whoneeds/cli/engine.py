@@ -5,7 +5,7 @@ import re
 from typing import TYPE_CHECKING
 
 from whoneeds.cli.options import DEFAULT_SPARK_MASTER, EngineName
-from whoneeds.model.errors import SettingsError
+from whoneeds.model.errors import SettingsError, StoreError
 
 if TYPE_CHECKING:
     from whoneeds.store import EngineSettings
@@ -61,4 +61,19 @@ def settings_of(
         memory_bytes=parse_size("--memory", memory, _LEAST_MEMORY_BYTES),
         spill_bytes=parse_size("--spill", spill),
         spark_master=spark_master,
+    )
+
+
+def as_limit(error: Exception) -> StoreError | None:
+    """What to do about an engine that may not take as much as it needs; None for any other error.
+
+    The class is known by its name: errors are also told where the engine was never loaded.
+    """
+    if type(error).__name__ != "OutOfMemoryException":
+        return None
+    return StoreError(
+        "the engine needs more memory or disk than it may take",
+        expected="what --memory and --spill allow",
+        found=ascii(str(error).partition("\n")[0])[1:-1][:200],
+        remedy="allow more by --memory and --spill (WHONEEDS_MEMORY, WHONEEDS_SPILL); the store is as it was",
     )

@@ -11,6 +11,7 @@ import typer
 
 from whoneeds import __version__
 from whoneeds.cli import facts, intake, line, queries, store, trace
+from whoneeds.cli.engine import as_limit
 from whoneeds.cli.outcome import FAILED, INTERRUPTED, exit_code_of, explain, say
 from whoneeds.cli.verbs import as_it_stands
 from whoneeds.model.errors import WhoneedsError
@@ -91,6 +92,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
+        if (limit := as_limit(error)) is not None:
+            say(explain(limit))
+            return FAILED
         say(f"whoneeds: unexpected error: {type(error).__name__}: {ascii(str(error))[1:-1][:400]}")
         say("  do:       run it again with --debug and report what it prints")
         return FAILED

@@ -3,6 +3,9 @@
 
 Each file is compared with the manifest before its first use in a session. One that is missing or changed is left out
 and reported in `Store.problems`: an answer is then partial and says so, never silently wrong.
+
+It is longer than other modules since reading, writing and upkeep share one manifest and one record of files that were
+looked at; what can be done without those lies beside it (compaction, retention, migrations, sweep).
 """
 
 import secrets
