@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from whoneeds.store.durable import hash_file, make_directory, replace_file
@@ -20,6 +21,8 @@ from whoneeds.store.manifest import Batch, FileEntry, Manifest, evidence_path, n
 DEFAULT_ABOVE = 16
 #: Rows that a joined batch has at most; larger ones gain nothing.
 _MOST_ROWS = 4_000_000
+#: Rows that are held in memory and written together.
+_ROW_GROUP = 100_000
 #: Sizes are alike within this power of two.
 _ALIKE_BITS = 4
 
@@ -143,7 +146,7 @@ def compact(root: Path, manifest: Manifest, plan: Iterable[list[str]], *, check:
 
 
 def _join(sources: list[Path], root: Path, path: Path) -> FileEntry:
-    """Write the rows of several files into one, a piece at a time."""
+    """Write the rows of several files into one, so many rows at a time."""
     make_directory((root / path).parent, root)
     rows = 0
     schema = pq.read_schema(sources[0])
@@ -151,10 +154,22 @@ def _join(sources: list[Path], root: Path, path: Path) -> FileEntry:
         replace_file(root / path) as file,
         pq.ParquetWriter(file, schema, write_page_checksum=True, compression="zstd") as writer,
     ):
+        waiting: list[pa.Table] = []
         for source in sources:
             with pq.ParquetFile(source, page_checksum_verification=True) as old:
-                for group in range(old.num_row_groups):
-                    piece = old.read_row_group(group)
-                    writer.write_table(piece)
-                    rows += piece.num_rows
+                for batch in old.iter_batches(_ROW_GROUP):
+                    waiting.append(pa.Table.from_batches([batch], schema))
+                    if sum(piece.num_rows for piece in waiting) >= _ROW_GROUP:
+                        rows += _write(waiting, writer)
+        rows += _write(waiting, writer)
     return FileEntry(hash_file(root / path), rows)
+
+
+def _write(waiting: list[pa.Table], writer: pq.ParquetWriter) -> int:
+    """Write what waits as one group of rows, and let go of it; how many rows it was."""
+    made = pa.concat_tables(waiting) if waiting else None
+    waiting.clear()
+    if made is None:
+        return 0
+    writer.write_table(made.combine_chunks())
+    return made.num_rows
