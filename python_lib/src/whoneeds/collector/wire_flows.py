@@ -2,8 +2,9 @@
 """What flows on a wire add to the conversations that hosts recorded, and those that no host recorded.
 
 A host that samples its sockets does not count packets, and may miss who began; the wire fills in what is absent and
-overrules nothing. Counts of a TCP connection are taken only where the wire saw it from its opening to its end, without
-a gap: anything less would be a wrong figure that looks exact.
+overrules nothing. Counts of a TCP connection are taken only where the wire saw its opening and its end, and packets
+only where no payload is missing: anything less would be a wrong figure that looks exact. (Payload itself is known by
+sequence numbers, also where packets were cut or missed.)
 """
 
 from typing import Any
@@ -103,10 +104,14 @@ def _sum_up(wires: ibis.Table, places: ibis.Table) -> ibis.Table:
     best = ibis.row_number().over(group_by=summed.to_flow, order_by=[packets.desc(), summed.host, summed.source])
     summed = summed.mutate(place=best)
     summed = summed.filter(summed.place == 0)
-    whole = (summed.begun > 0) & (summed.finished > 0) & (summed.missed == 0)
+    whole = (summed.begun > 0) & (summed.finished > 0)
+    every = whole & (summed.missed == 0)
     return summed.select(
         "to_flow",
-        **{name: ibis.ifelse(whole, summed[name], ibis.null("int64")) for name in names},
+        **{
+            name: ibis.ifelse(every if name.endswith("packets") else whole, summed[name], ibis.null("int64"))
+            for name in names
+        },
         wire_end=ibis.cases((summed.reset > 0, "rst"), (summed.closed > 0, "fin"), else_=ibis.null("string")),
         wire_turned=ibis.ifelse(summed.low == summed.high, summed.low > 0, ibis.null("boolean")),
     )

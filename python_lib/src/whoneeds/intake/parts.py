@@ -124,7 +124,8 @@ class Parts:
         """
         schema = arrow_schema(WireFlow)
         made = pa.Table.from_pydict({field.name: columns[field.name] for field in schema}, schema=schema)
-        possible = made.filter((pc.field("first_ns") >= EARLIEST_NS) & (pc.field("last_ns") <= latest_ns))
+        first, last = pc.field("first_ns"), pc.field("last_ns")
+        possible = made.filter((first >= EARLIEST_NS) & (first <= last) & (last <= latest_ns))
         if possible.num_rows:
             self._columns.append(possible)
             self._count(possible.num_rows)
