@@ -16,7 +16,7 @@ from whoneeds.store.compaction import count_rows, plan_compaction
 from whoneeds.store.manifest import Batch, FileEntry, Manifest
 
 DAY, NEXT = "2026-01-01", "2026-01-02"
-PLACES = {("web1", DAY): 5, ("web1", NEXT): 1, ("db1", DAY): 2}
+PLACES = {("web1", DAY): 3, ("web1", NEXT): 1, ("db1", DAY): 2}
 #: Files of one batch: every table that a segment can hold, and the segments themselves.
 FILES = len(TABLES) + 1
 
@@ -27,12 +27,12 @@ def test_batches_of_a_host_and_day_become_one(tmp_path: Path) -> None:
     with open_store(tmp_path) as store:
         rows, segments = read_evidence(store), store.segment_hosts()
         dry = store.compact(check=True)
-    assert len(list_evidence(tmp_path)) == 8 * FILES
+    assert len(list_evidence(tmp_path)) == 6 * FILES
     with open_store(tmp_path, write=True) as store:
         done = store.compact()
         assert done == dry
-        assert (done.partitions, done.batches_before, done.batches_after) == (2, 7, 2)
-        assert (done.files_before, done.files_after) == (7 * FILES, 2 * FILES)
+        assert (done.partitions, done.batches_before, done.batches_after) == (2, 5, 2)
+        assert (done.files_before, done.files_after) == (5 * FILES, 2 * FILES)
         assert read_evidence(store) == rows
     assert len(list_evidence(tmp_path)) == 3 * FILES
     before = snapshot(tmp_path)
@@ -65,7 +65,7 @@ def test_a_damaged_batch_is_left_as_it_is(tmp_path: Path) -> None:
         done = store.compact()
         assert done.left_out == [bad.stem]
         assert [problem.path for problem in store.problems] == [str(bad.relative_to(tmp_path))]
-        assert done.batches_before == 5
+        assert done.batches_before == 3
         assert read_evidence(store) == kept
         assert bad.stem in store.damaged_batches()
     assert bad.exists()
