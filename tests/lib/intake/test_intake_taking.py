@@ -71,7 +71,7 @@ def test_bad_lines_are_named(tmp_path, store):
     """Bad lines are counted, the first few named with file and line, and the rest of the file is used."""
     lines = (FIXTURES / "conn.json").read_bytes().splitlines()
     log = tmp_path / "conn.json"
-    log.write_bytes(b"\n".join([lines[0], b"{\x00\x1b[2J", b"x" * (1 << 20 | 1), *[b"{}"] * 5, lines[1]]))
+    log.write_bytes(b"\n".join([lines[0], b"{\x00\x1b[2J", b"x" * (3 << 20), *[b"{}"] * 5, lines[1]]))
     (made,) = take(store, "zeek", log, host="mon1")
     assert (made.rows["wire_flow"], made.bad_lines, len(made.problems)) == (2, 7, 5)
     assert [problem.split(": ")[0] for problem in made.problems[:2]] == [f"{log}:2", f"{log}:3"]
