@@ -22,8 +22,8 @@ KNOWN = {
     "opened_mono_ns": SEQUENCE, "closed_mono_ns": 2 * SEQUENCE, "period_s": 5.0, "samples": 12, "sources": ("table",),
     "privileged": True, "addresses": ("192.0.2.1",), "dropped_segments": 0, "process_id": f"web1/{BOOT}/7/100",
     "pid": 7, "start_ticks": 100, "ppid": 1, "name": "curl", "exe": "/usr/bin/curl", "uid": 0,
-    "first_ns": BEGIN_NS, "last_ns": BEGIN_NS + 50_000_000_000, "socket_id": f"web1/{BOOT}/4026531840/c1", "netns": "4026531840",
-    "protocol": "tcp", "state": "established", "local_addr": "192.0.2.1", "local_port": 40000,
+    "first_ns": BEGIN_NS, "last_ns": BEGIN_NS + 50_000_000_000, "socket_id": f"web1/{BOOT}/4026531840/c1",
+    "netns": "4026531840", "protocol": "tcp", "state": "established", "local_addr": "192.0.2.1", "local_port": 40000,
     "remote_addr": "192.0.2.9", "remote_port": 80, "source": "table", "process_ids": (f"web1/{BOOT}/7/100",),
     "reason": "late", "detail": "a sample was late", "count": 1, "lost": 1,
 }  # fmt: skip

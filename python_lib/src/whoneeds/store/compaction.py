@@ -167,9 +167,8 @@ def _join(sources: list[Path], root: Path, path: Path) -> FileEntry:
 
 def _write(waiting: list[pa.Table], writer: pq.ParquetWriter) -> int:
     """Write what waits as one group of rows, and let go of it; how many rows it was."""
-    made = pa.concat_tables(waiting) if waiting else None
+    count: int = sum(piece.num_rows for piece in waiting)
+    if count:
+        writer.write_table(pa.concat_tables(waiting).combine_chunks())
     waiting.clear()
-    if made is None:
-        return 0
-    writer.write_table(made.combine_chunks())
-    return made.num_rows
+    return count
