@@ -76,7 +76,7 @@ lab: venv ## as root: start a fleet of real hosts, discover it over ssh for LOAD
 CHECKED := python_lib/src python_lib/build_zipapp.py tests
 RUFF := $(BIN)/ruff
 
-.PHONY: format static test-lib test-plugins test-gates test-matrix test-campaigns test-lab check test test-long conformance bench
+.PHONY: format static test-lib test-plugins test-gates test-matrix test-campaigns test-lab check test test-long conformance test-spark bench bench-scale
 format: venv ## let ruff put the code in order
 	$(RUFF) format --config python_lib/pyproject.toml $(CHECKED)
 	$(RUFF) check --config python_lib/pyproject.toml --fix $(CHECKED)
@@ -104,6 +104,9 @@ test-campaigns: venv ## hard cases with real processes; kills, power cuts and fu
 test-lab: venv ## as root: the lab's hosts, discovered over ssh and scored
 	$(PYTEST) tests/lab $(ARGS)
 
+test-spark: venv ## the line on a real Spark cluster of this machine, row for row beside DuckDB (needs Java 17)
+	$(BIN)/python -m tests.spark
+
 check: static test-lib test-plugins test-gates ## what must be green before a change is done
 
 test: venv ## everything that needs no second machine, two lanes at a time
@@ -124,3 +127,8 @@ bench: venv ## what a sample and what events cost, beside other tools, in one ru
 	$(BIN)/python -m tests.bench.short
 	$(BIN)/python -m tests.bench.packets
 	$(BIN)/python -m tests.bench.memory
+	$(BIN)/python -m tests.bench.meter
+
+bench-scale: venv ## what the line costs as evidence grows to 52 hosts x 11 weeks, and a join of 10 M x 10 M rows
+	$(BIN)/python -m tests.bench.scale
+	$(BIN)/python -m tests.bench.join

@@ -96,7 +96,7 @@ class CaptureReader:
             self._begin, self._end = 0, left
         while self._end < _BUFFER_BYTES:
             if not self._rest:
-                self._rest = next(self._pieces, b"")
+                self._rest = next((piece for piece in self._pieces if piece), b"")
                 if not self._rest:
                     break
             taken = min(len(self._rest), _BUFFER_BYTES - self._end)

@@ -328,14 +328,22 @@ class WireFlow:
     end: str = documented(
         "How it ended. 'idle': nothing came for its timeout; 'active': it went on when the reading ended.", choices=ENDS
     )
-    handshake: str = documented("Which parts of the opening of a TCP connection were seen.", choices=HANDSHAKES)
-    closed_by: str = documented("Which ends closed a TCP connection, by FIN or by RST.", choices=CLOSED_BY)
+    handshake: str = documented(
+        "Which ends of a TCP connection took part in its opening, as far as can be told: 'full' is both.",
+        choices=HANDSHAKES,
+    )
+    closed_by: str = documented(
+        "Which ends ended a TCP connection: both in order by FIN, or the one whose FIN or RST decided how it ended.",
+        choices=CLOSED_BY,
+    )
     community_id: Optional[str] = documented(
         "Community ID, version 1 with seed 0: other tools name the flow so.", max_length=40
     )
     vlan: Optional[int] = documented("Number of the outermost VLAN; absent where there is none.")
     inner_vlan: Optional[int] = documented("Number of the VLAN within it; absent where there is none.")
-    tunnel: Optional[str] = documented("What the flow's packets travelled in; absent where in nothing.", choices=TUNNELS)
+    tunnel: Optional[str] = documented(
+        "What the flow's packets travelled in; absent where in nothing.", choices=TUNNELS
+    )
     outer_flow_id: Optional[str] = documented(
         "The flow that carries the tunnel; absent where there is none.", max_length=160
     )

@@ -47,3 +47,13 @@ def njit(function: Callable[..., Any]) -> Callable[..., Any]:
     """Let numba compile a function, and keep the result where that is safe."""
     compiled: Callable[..., Any] = numba.njit(cache=_IS_KEPT)(function)
     return compiled
+
+
+def part(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let numba compile a function into each that calls it.
+
+    Handing arrays to a function that is called costs more than most functions here do, and so does looking for what was
+    kept of each when the program starts.
+    """
+    compiled: Callable[..., Any] = numba.njit(forceinline=True)(function)
+    return compiled

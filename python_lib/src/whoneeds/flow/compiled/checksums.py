@@ -3,11 +3,11 @@
 
 import numpy as np
 
-from whoneeds.flow.compiled import njit
+from whoneeds.flow.compiled import part
 from whoneeds.flow.compiled.frames import word
 
 
-@njit
+@part
 def sum_words(data, at, end):
     """Sum of the 16-bit words from one place to another; an odd byte counts as the upper half of a word."""
     total = 0
@@ -19,7 +19,7 @@ def sum_words(data, at, end):
     return total
 
 
-@njit
+@part
 def is_right(total):
     """Whether a sum over data and checksum says that all is right."""
     while total >> 16:
@@ -27,7 +27,7 @@ def is_right(total):
     return total == 0xFFFF
 
 
-@njit
+@part
 def has_right_checksum(data, body, end, protocol, family, header):
     """Whether a transport header's checksum fits; the addresses are read from the IP header again."""
     length = end - body

@@ -7,7 +7,7 @@ read. A packet whose header claims more than was on the wire is left out, as is 
 
 import numpy as np
 
-from whoneeds.flow.compiled import njit
+from whoneeds.flow.compiled import part
 from whoneeds.flow.compiled.checksums import has_right_checksum, is_right, sum_words
 from whoneeds.flow.compiled.frames import long_word, word
 from whoneeds.flow.compiled.packet import (
@@ -48,7 +48,7 @@ _MOST_EXTENSIONS = 10
 _HOP_BY_HOP, _ROUTING, _FRAGMENT, _AUTHENTICATION, _DESTINATION, _NOTHING, _MOBILITY = 0, 43, 44, 51, 60, 59, 135
 
 
-@njit
+@part
 def decode_datagram(data, at, end, wire_end, packet, addresses, check):
     """Decode the IP packet at a place.
 
@@ -79,7 +79,7 @@ def decode_datagram(data, at, end, wire_end, packet, addresses, check):
     return SKIPPED
 
 
-@njit
+@part
 def _decode_4(data, at, end, wire_end, packet, addresses, check):
     if at + 20 > end:
         return SKIPPED
@@ -102,7 +102,7 @@ def _decode_4(data, at, end, wire_end, packet, addresses, check):
     return decode_transport(data, packet, check)
 
 
-@njit
+@part
 def _decode_6(data, at, end, wire_end, packet, addresses, check):
     if at + 40 > end:
         return SKIPPED
@@ -137,6 +137,7 @@ def _decode_6(data, at, end, wire_end, packet, addresses, check):
                 return FRAGMENT
             kind = np.int64(data[at])
             at += 8
+            packet[IP_BYTES] -= 8  # as of every packet that was put together from fragments, though it is whole
         else:
             break
     if kind in (_NOTHING, _MOBILITY):
@@ -145,7 +146,7 @@ def _decode_6(data, at, end, wire_end, packet, addresses, check):
     return decode_transport(data, packet, check)
 
 
-@njit
+@part
 def decode_transport(data, packet, check):
     """Decode what an IP packet carries; begin, end and protocol are in the packet by now."""
     at, end, protocol = packet[BODY], packet[BODY_END], packet[PROTOCOL]
@@ -197,7 +198,7 @@ def decode_transport(data, packet, check):
     return DONE
 
 
-@njit
+@part
 def _is_wrong(data, packet, check):
     if not check or packet[BODY_END] != packet[WIRE_END]:
         return False
@@ -206,7 +207,7 @@ def _is_wrong(data, packet, check):
     )
 
 
-@njit
+@part
 def counterpart(kind, is_6):
     """The type of ICMP message that answers a type, or that it answers; -1 if there is none."""
     if is_6:
@@ -226,7 +227,7 @@ def counterpart(kind, is_6):
     return -1
 
 
-@njit
+@part
 def is_opening(flags):
     """Whether a TCP packet is the first of its connection."""
     return flags & (SYN | ACK) == SYN

@@ -6,7 +6,7 @@ The three words `end`, `handshake` and `closed_by` together tell Zeek's ``conn_s
 
 import numpy as np
 
-from whoneeds.flow.compiled import njit
+from whoneeds.flow.compiled import part
 from whoneeds.flow.compiled.packet import TCP, UDP
 from whoneeds.flow.compiled.table import (
     CLOSED,
@@ -39,7 +39,7 @@ _BOTH = 0
 _HANDSHAKE, _PORT, _FIRST = 0, 2, 3
 
 
-@njit
+@part
 def hand_out(at, is_over, flows, ends, ports, done, numbers):
     """Write a flow's row behind those that are done.
 
@@ -89,7 +89,7 @@ def hand_out(at, is_over, flows, ends, ports, done, numbers):
     row["direction"] = _direction(flow, row, ports)
 
 
-@njit
+@part
 def _direction(flow, row, ports):
     if flow["saw_opening"]:
         return _HANDSHAKE
@@ -100,14 +100,14 @@ def _direction(flow, row, ports):
     return _FIRST
 
 
-@njit
+@part
 def _is_open(end, closes):
     """Whether an end took part in the opening, as far as can be told; what it was counts if it closed by itself."""
     state = end["before"] if closes and end["state"] in (CLOSED, RESET) else end["state"]
     return state not in (INACTIVE, PARTIAL)
 
 
-@njit
+@part
 def _judge(flow, orig, resp, row):
     os, rs = orig["state"], resp["state"]
     silent = rs in (INACTIVE, PARTIAL)

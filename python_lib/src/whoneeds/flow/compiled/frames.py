@@ -6,7 +6,7 @@ No address that a frame gives is followed without looking whether it lies within
 
 import numpy as np
 
-from whoneeds.flow.compiled import njit
+from whoneeds.flow.compiled import part
 from whoneeds.flow.compiled.packet import INNER_VLAN, VLAN
 
 ETHERNET, NULL, PPP, PPP_HDLC, PPP_ETHER, RAW, LOOP = 1, 0, 9, 50, 51, 101, 108
@@ -23,19 +23,19 @@ _VLANS = (0x8100, 0x88A8, 0x9100)
 _FABRIC_PATH, _PPPOE, _MPLS, _LLC_LIMIT = 0x8903, 0x8864, (0x8847, 0x8848), 1536
 
 
-@njit
+@part
 def word(data, at):
     """Two bytes in the network's order."""
     return (np.int64(data[at]) << 8) | np.int64(data[at + 1])
 
 
-@njit
+@part
 def long_word(data, at):
     """Four bytes in the network's order."""
     return (word(data, at) << 16) | word(data, at + 2)
 
 
-@njit
+@part
 def find_ip(data, at, end, link, packet):
     """Where the IP packet of a frame begins, or -1 if it has none; notes the VLANs on the way."""
     if link == ETHERNET:
@@ -69,14 +69,14 @@ def find_ip(data, at, end, link, packet):
     return -1
 
 
-@njit
+@part
 def _behind_ethernet(data, at, end, packet):
     if at + 14 > end:
         return -1
     return _behind_type(data, at + 14, end, word(data, at + 12), packet)
 
 
-@njit
+@part
 def _behind_type(data, at, end, kind, packet):
     """Behind an Ethernet type; `at` is what follows it."""
     for _layer in range(_MOST_LAYERS):
@@ -110,7 +110,7 @@ def _behind_type(data, at, end, kind, packet):
     return -1
 
 
-@njit
+@part
 def _type_in_snap(data, at, end):
     """The Ethernet type that LLC and SNAP name, or -1."""
     if at + 8 > end or data[at] != 0xAA or data[at + 1] != 0xAA or data[at + 2] != 3:
@@ -120,13 +120,13 @@ def _type_in_snap(data, at, end):
     return word(data, at + 6)
 
 
-@njit
+@part
 def _behind_llc(data, at, end, packet):
     kind = _type_in_snap(data, at, end)
     return _behind_type(data, at + 8, end, kind, packet) if kind >= _LLC_LIMIT else -1
 
 
-@njit
+@part
 def _behind_attributes(data, at, end):
     """The log of Linux' packet filter: attributes in the order of the machine, the packet is one of them."""
     at += 4
@@ -142,7 +142,7 @@ def _behind_attributes(data, at, end):
     return -1
 
 
-@njit
+@part
 def _behind_labels(data, at, end):
     for _label in range(_MOST_LAYERS):
         if at + 4 > end:
@@ -154,7 +154,7 @@ def _behind_labels(data, at, end):
     return -1
 
 
-@njit
+@part
 def _behind_ppp(data, at, end):
     if at + 4 > end:
         return -1
@@ -171,7 +171,7 @@ def _behind_ppp(data, at, end):
     return -1
 
 
-@njit
+@part
 def _behind_family(data, at, end):
     """The null header: a family of addresses, in the order of the machine that captured."""
     if at + 5 > end:
@@ -183,7 +183,7 @@ def _behind_family(data, at, end):
     return at + 4 if family in (10, 24, 28, 30) and version == 6 else -1
 
 
-@njit
+@part
 def _behind_wlan(data, at, end, packet):
     if at + 24 > end:
         return -1

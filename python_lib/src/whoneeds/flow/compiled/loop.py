@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from whoneeds.flow.compiled import njit
+from whoneeds.flow.compiled import njit, part
 from whoneeds.flow.compiled.datagrams import decode_datagram, decode_transport, is_opening
 from whoneeds.flow.compiled.endings import OUTCOME, hand_out
 from whoneeds.flow.compiled.frames import find_ip
@@ -148,7 +148,7 @@ def run(data, records, begin, count, state, check, depth, seed):
     return at, ALL_READ
 
 
-@njit
+@part
 def take_datagram(data, at, end, wire_end, state, check, depth, seed):
     """Take an IP packet in, and what it carries in tunnels; `FRAGMENT` if it is one, which then waits in the state."""
     packet = state.packet
@@ -181,7 +181,7 @@ def take_whole(data, end, state, check, depth, seed):
         take_datagram(data, inner, packet[BODY_END], packet[WIRE_END], state, check, depth - 1, seed)
 
 
-@njit
+@part
 def _take_decoded(data, state, seed):
     """Lay a decoded packet to its flow; where the packet begins that it carries in a tunnel, or -1."""
     packet = state.packet
@@ -196,7 +196,7 @@ def _take_decoded(data, state, seed):
     return inner
 
 
-@njit
+@part
 def _take_packet(state, seed):
     """Lay a packet to its flow; the flow's number."""
     packet, flows, ends, numbers = state.packet, state.flows, state.ends, state.numbers
@@ -234,7 +234,7 @@ def _take_packet(state, seed):
     return flow["number"]
 
 
-@njit
+@part
 def _comes_from_service(packet, ports):
     """Whether the first packet that is seen of a flow looks like an answer, by its ports."""
     source, target = packet[SOURCE_PORT], packet[TARGET_PORT]
@@ -247,7 +247,7 @@ def _comes_from_service(packet, ports):
     return True
 
 
-@njit
+@part
 def finish(at, chain, over, state):
     """Hand a flow out and take it from the table."""
     hand_out(at, over, state.flows, state.ends, state.ports, state.done, state.numbers)

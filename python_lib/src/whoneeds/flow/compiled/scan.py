@@ -3,17 +3,18 @@
 
 import numpy as np
 
-from whoneeds.flow.compiled import njit
+from whoneeds.flow.compiled import njit, part
 
 #: A record of a capture: where its frame lies in the data, its sizes, its time, and its link type.
 RECORD = np.dtype([("at", "i8"), ("kept", "i8"), ("wire", "i8"), ("time_ns", "i8"), ("link", "i4")], align=True)
 #: Longest frame; a longer one is a damaged length.
 MOST_FRAME_BYTES = 1 << 18
 NEEDS_MORE, AT_BLOCK, IS_DAMAGED = -1, -2, -3
+_SECOND, _LATEST_S = 1_000_000_000, np.uint64(9_000_000_000)
 _OLD_PACKET, _SIMPLE, _ENHANCED = 2, 3, 6
 
 
-@njit
+@part
 def _number(data, at, big):
     if big:
         return (
@@ -66,6 +67,8 @@ def scan_pcapng(data, at, end, big, links, interfaces, records, last_ns):
             return count, at, IS_DAMAGED
         if at + length > end:
             return count, at, NEEDS_MORE
+        if _number(data, at + length - 4, big) != length:
+            return count, at, IS_DAMAGED
         interface = 0
         if kind == _ENHANCED:
             interface = _number(data, at + 8, big)
@@ -83,8 +86,8 @@ def scan_pcapng(data, at, end, big, links, interfaces, records, last_ns):
                 kept = min(kept, links[interface, 3])
         else:
             kept, wire, begin = _number(data, at + 20, big), _number(data, at + 24, big), at + 28
-            ticks = (_number(data, at + 12, big) << 32) | _number(data, at + 16, big)
-            last_ns[0] = _nanoseconds(ticks, links[interface, 1]) + links[interface, 2] * 1_000_000_000
+            ticks = (np.uint64(_number(data, at + 12, big)) << np.uint64(32)) | np.uint64(_number(data, at + 16, big))
+            last_ns[0] = _nanoseconds(ticks, links[interface, 1], links[interface, 2])
             if kept > length - 32:
                 return count, at, IS_DAMAGED
         record["time_ns"], record["at"], record["kept"], record["wire"] = last_ns[0], begin, kept, max(wire, kept)
@@ -93,9 +96,16 @@ def scan_pcapng(data, at, end, big, links, interfaces, records, last_ns):
     return count, at, 0
 
 
-@njit
-def _nanoseconds(ticks, ticks_per_s):
-    seconds, rest = ticks // ticks_per_s, ticks % ticks_per_s
-    if ticks_per_s <= 1_000_000_000:
-        return seconds * 1_000_000_000 + rest * 1_000_000_000 // ticks_per_s
-    return seconds * 1_000_000_000 + np.int64(rest * (1e9 / ticks_per_s))
+@part
+def _nanoseconds(ticks, ticks_per_s, offset_s):
+    """Time since 1970; of a time that no number of nanoseconds holds, the latest one that does."""
+    seconds = min(ticks // np.uint64(ticks_per_s), _LATEST_S)
+    rest = np.int64(ticks % np.uint64(ticks_per_s))
+    if ticks_per_s <= _SECOND:
+        part_ns = rest * _SECOND // ticks_per_s
+    elif ticks_per_s % _SECOND == 0:
+        part_ns = rest // (ticks_per_s // _SECOND)
+    else:
+        part_ns = np.int64(rest * (_SECOND / ticks_per_s))
+    whole_s = min(max(np.int64(seconds) + offset_s, -np.int64(_LATEST_S)), np.int64(_LATEST_S))
+    return whole_s * _SECOND + part_ns

@@ -8,14 +8,14 @@ where both ends are established or closed in order; elsewhere numbers cannot be 
 
 import numpy as np
 
-from whoneeds.flow.compiled import njit
+from whoneeds.flow.compiled import part
 from whoneeds.flow.compiled.table import CLOSED, ESTABLISHED, HOLE_FREE, HOLES_LOST
 
 #: A piece of a stream that came early: from, up to, and the next one of the same stream.
 PIECE = np.dtype([("begin", "i8"), ("end", "i8"), ("following", "i4")], align=True)
 
 
-@njit
+@part
 def take_piece(end, begin, upto, pieces, numbers):
     """Bytes came, from one number up to another; what the peer has acknowledged by now is not waited for."""
     begin = max(begin, end["acked"], end["trimmed"])
@@ -41,7 +41,7 @@ def take_piece(end, begin, upto, pieces, numbers):
         pieces[before]["following"] = free
 
 
-@njit
+@part
 def _absorb(end, pieces, numbers):
     """Go on over pieces that follow without a gap by now."""
     while end["beyond"] >= 0 and pieces[end["beyond"]]["begin"] <= end["read_to"]:
@@ -52,7 +52,7 @@ def _absorb(end, pieces, numbers):
         numbers[HOLE_FREE] = at
 
 
-@njit
+@part
 def drop_pieces(end, pieces, numbers):
     """Give the places of a stream's pieces back."""
     while end["beyond"] >= 0:
@@ -62,7 +62,7 @@ def drop_pieces(end, pieces, numbers):
         numbers[HOLE_FREE] = at
 
 
-@njit
+@part
 def take_acknowledgement(end, peer, upto, is_partial, pieces, numbers):
     """The peer says that it has all up to a number; how many bytes of that were missing."""
     if end["fins"] and upto >= end["fin_at"]:
@@ -85,7 +85,7 @@ def take_acknowledgement(end, peer, upto, is_partial, pieces, numbers):
     return 0
 
 
-@njit
+@part
 def _is_orderly(end):
     return end["state"] == ESTABLISHED or (end["state"] == CLOSED and end["before"] == ESTABLISHED)
 

@@ -8,7 +8,7 @@ state of its ends lies beside it in an array of twice as many rows.
 
 import numpy as np
 
-from whoneeds.flow.compiled import njit
+from whoneeds.flow.compiled import part
 from whoneeds.flow.compiled.packet import (
     INNER_VLAN,
     ONE_WAY,
@@ -60,14 +60,14 @@ _P1, _P2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)
 _BITS = np.uint64(29)
 
 
-@njit
+@part
 def mix(state, value):
     """One step of the hash."""
     state = (state ^ value) * _P1
     return (state ^ (state >> _BITS)) * _P2
 
 
-@njit
+@part
 def orient(packet, addresses, key):
     """Write the flow's key for a packet; the side on which the packet's sender is.
 
@@ -95,21 +95,21 @@ def orient(packet, addresses, key):
     return 1 if swapped else 0
 
 
-@njit
+@part
 def place_of(key, seed, heads):
     """The chain that a key belongs to."""
     state = mix(mix(mix(mix(mix(seed, key[0]), key[1]), key[2]), key[3]), key[4])
     return np.int64(state >> np.uint64(20)) & (len(heads) - 1)
 
 
-@njit
+@part
 def chain_of(flow, seed, heads, key):
     """The chain that a flow of the table is in; writes its key."""
     key[0], key[1], key[2], key[3], key[4] = flow["a_high"], flow["a_low"], flow["b_high"], flow["b_low"], flow["ports"]
     return place_of(key, seed, heads)
 
 
-@njit
+@part
 def find_flow(key, chain, heads, flows):
     """The flow with a key, or -1."""
     at = heads[chain]
@@ -127,7 +127,7 @@ def find_flow(key, chain, heads, flows):
     return -1
 
 
-@njit
+@part
 def begin_flow(packet, key, side, chain, heads, flows, ends, numbers):
     """Put a new flow into the table, which must have room; its place."""
     at = numbers[FREE]
@@ -155,7 +155,7 @@ def begin_flow(packet, key, side, chain, heads, flows, ends, numbers):
     return at
 
 
-@njit
+@part
 def drop_flow(at, chain, heads, flows, numbers):
     """Take a flow out of the table."""
     flow = flows[at]
@@ -172,7 +172,7 @@ def drop_flow(at, chain, heads, flows, numbers):
     numbers[COUNT] -= 1
 
 
-@njit
+@part
 def is_over(at, now_ns, flows, ends, limits):
     """Whether a flow had ended by a time, if nothing more came until then.
 
@@ -200,7 +200,7 @@ def is_over(at, now_ns, flows, ends, limits):
     return last + limits[TCP_IDLE if flow["is_open"] else OPENING_IDLE] <= now_ns
 
 
-@njit
+@part
 def _next_look(first_ns, after_ns):
     """The first of the looks every six seconds that comes after a time."""
     if first_ns > after_ns:

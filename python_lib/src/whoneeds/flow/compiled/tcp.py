@@ -7,7 +7,7 @@ told. Sequence numbers are unrolled: they count from the SYN of their end, and d
 
 import numpy as np
 
-from whoneeds.flow.compiled import njit
+from whoneeds.flow.compiled import part
 from whoneeds.flow.compiled.packet import (
     ACK,
     ACKNOWLEDGED,
@@ -41,26 +41,26 @@ _TICK_NS = 6_000_000_000
 _NOTHING, _ONLY_SYN, BROKEN_OFF, _MORE = 0, 1, 2, 3
 
 
-@njit
+@part
 def distance(later, earlier):
     """How far one 32-bit number is behind another; negative if it is before."""
     apart = (later - earlier) & 0xFFFFFFFF
     return apart - 0x100000000 if apart & 0x80000000 else apart
 
 
-@njit
+@part
 def _relative(end, number, near):
     """A sequence number as a count from the SYN, unrolled to lie near a count that is known."""
     return near + distance(number, (np.int64(end["start"]) + near) & 0xFFFFFFFF)
 
 
-@njit
+@part
 def _begin_numbers(end, start, last):
     end["start"] = np.uint32(start & 0xFFFFFFFF)
     end["acked"], end["last"] = 0, distance(last & 0xFFFFFFFF, start & 0xFFFFFFFF)
 
 
-@njit
+@part
 def _turn(flow, end, peer, state):
     if state != end["state"]:
         if state > SYN_ACK_SENT and end["state"] <= SYN_ACK_SENT and peer["state"] <= SYN_ACK_SENT:
@@ -68,7 +68,7 @@ def _turn(flow, end, peer, state):
         end["before"], end["state"] = end["state"], state
 
 
-@njit
+@part
 def is_reused(orig, resp, packet):
     """Whether a packet begins another connection between the same ports."""
     flags = packet[FLAGS]
@@ -88,7 +88,7 @@ def is_reused(orig, resp, packet):
     return not (crossed and number == resp["start"])
 
 
-@njit
+@part
 def take_segment(flow, ends, at, side, packet, limits, pieces, numbers):
     """Take a TCP packet in, after its flow was found.
 
@@ -144,13 +144,13 @@ def take_segment(flow, ends, at, side, packet, limits, pieces, numbers):
         _close(flow, end, peer, limits)
 
 
-@njit
+@part
 def _is_believed(number, ahead):
     """Whether an acknowledgement counts: a broken one is likelier than a large stream that ends at 0."""
     return ahead > 0 and (number != 0 or ahead <= _BELIEVED_BYTES)
 
 
-@njit
+@part
 def _begin_end(end, base, last, has_syn):
     """Number a stream that begins, or that turns out to begin elsewhere."""
     state = end["state"]
@@ -167,7 +167,7 @@ def _begin_end(end, base, last, has_syn):
         _begin_numbers(end, base, last)
 
 
-@njit
+@part
 def _note_history(flow, is_orig, flags, length):
     """Remember whether the originator sent SYNs and then a RST, and nothing that says that it was answered."""
     state = flow["history"]
@@ -185,7 +185,7 @@ def _note_history(flow, is_orig, flags, length):
             flow["history"] = _MORE
 
 
-@njit
+@part
 def _advance(end, last, is_doubtful, has_fin):
     """Note how far a stream went."""
     ahead = last - end["last"]
@@ -197,7 +197,7 @@ def _advance(end, last, is_doubtful, has_fin):
         end["last"] = last
 
 
-@njit
+@part
 def _step(flow, end, peer, base, is_orig, length, flags, now_ns, limits):
     """Change the states; whether this end is closed by it."""
     state = end["state"]
@@ -226,7 +226,7 @@ def _step(flow, end, peer, base, is_orig, length, flags, now_ns, limits):
     return False
 
 
-@njit
+@part
 def _step_inactive(flow, end, peer, base, is_orig, length, flags, now_ns, limits):
     has_syn, has_fin, has_rst, has_ack = flags & SYN, flags & FIN, flags & RST, flags & ACK
     if has_syn:
@@ -263,7 +263,7 @@ def _step_inactive(flow, end, peer, base, is_orig, length, flags, now_ns, limits
     return has_fin or has_rst
 
 
-@njit
+@part
 def _close(flow, end, peer, limits):
     """One end is closed: the connection is over after a delay, or looked at again in a while."""
     if end["did_close"]:
@@ -275,7 +275,7 @@ def _close(flow, end, peer, limits):
         flow["tick_ns"] = min(flow["tick_ns"], flow["last_ns"] + _TICK_NS)
 
 
-@njit
+@part
 def payload_of(end, peer):
     """Bytes that an end sent, by its numbers; neither the SYN nor a FIN counts."""
     if end["before"] == SYN_SENT and end["state"] == RESET and peer["state"] == INACTIVE and end["acked"] > 1:

@@ -7,7 +7,7 @@ the port of the UDP flow that carries them. What does not look like the tunnel t
 
 import numpy as np
 
-from whoneeds.flow.compiled import njit
+from whoneeds.flow.compiled import part
 from whoneeds.flow.compiled.frames import ETHERNET, find_ip, long_word, word
 from whoneeds.flow.compiled.packet import (
     BODY,
@@ -35,13 +35,13 @@ _ERSPAN = (0x88BE, 0x22EB)
 _MOST_OPTIONS = 16
 
 
-@njit
+@part
 def is_ip_tunnel(packet):
     """Whether an IP packet carries another one right behind its header, or behind GRE."""
     return packet[PROTOCOL] in (IPIP, IPV6_IN_IP, GRE)
 
 
-@njit
+@part
 def open_ip_tunnel(data, packet):
     """Where the inner packet of a tunnel without ports begins; -1 if there is none."""
     at, end = packet[BODY], packet[BODY_END]
@@ -84,7 +84,7 @@ def open_ip_tunnel(data, packet):
     return -1
 
 
-@njit
+@part
 def open_udp_tunnel(data, packet):
     """Where the inner packet of a UDP packet begins; -1 if that is no tunnel."""
     ports = packet[SOURCE_PORT], packet[TARGET_PORT]
@@ -102,7 +102,7 @@ def open_udp_tunnel(data, packet):
     return -1
 
 
-@njit
+@part
 def fits(data, at, end, wire_end):
     """Whether something that looks like a whole IP packet begins here."""
     if at < 0 or at + 20 > end:
@@ -114,7 +114,7 @@ def fits(data, at, end, wire_end):
     return version == 6 and at + 40 <= end and at + 40 + word(data, at + 4) <= wire_end
 
 
-@njit
+@part
 def _open_vxlan(data, at, end, packet):
     if at + 8 > end or not data[at] & 8:
         return -1
@@ -122,7 +122,7 @@ def _open_vxlan(data, at, end, packet):
     return find_ip(data, at + 8, end, ETHERNET, packet)
 
 
-@njit
+@part
 def _open_geneve(data, at, end, packet):
     if at + 8 > end or data[at] >> 6:
         return -1
@@ -136,7 +136,7 @@ def _open_geneve(data, at, end, packet):
     return find_ip(data, at, end, ETHERNET, packet) if kind == _ETHERNET_WITHIN else -1
 
 
-@njit
+@part
 def _open_gtp(data, at, end, packet):
     """GTP version 1, user plane: packets of users are messages of type 255."""
     if at + 8 > end or data[at] >> 5 != 1 or not data[at] & 16 or data[at + 1] != 255:
@@ -166,7 +166,7 @@ def _open_gtp(data, at, end, packet):
     return begin
 
 
-@njit
+@part
 def _open_teredo(data, at, end, packet):
     """IPv6 over UDP, behind an authentication and an origin that may be there; it must fill the packet."""
     if at + 4 <= end and word(data, at) == 1:
@@ -179,7 +179,7 @@ def _open_teredo(data, at, end, packet):
     return at
 
 
-@njit
+@part
 def _open_ayiya(data, at, end, packet):
     if at + 8 > end:
         return -1
