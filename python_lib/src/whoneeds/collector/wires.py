@@ -115,26 +115,22 @@ def find_meetings(wires: ibis.Table, flows: ibis.Table, keep: Keep = keep_nothin
         wire was called by the host's word), wire_first_ns, wire_last_ns, first_ns, last_ns, period_s, once (whether the
         tuple came once on this wire and once on this host).
     """
-    told = {
-        "wire_id": wires.flow_id, "monitor": wires.host, "wire_first_ns": wires.first_ns,
-        "wire_last_ns": wires.last_ns, "stays": is_loopback(wires.orig_addr) | is_loopback(wires.resp_addr),
-    }  # fmt: skip
-    seen = _canonical(wires, "orig_addr", "orig_port", "resp_addr", "resp_port", told)
-    real = _canonical(wires, "real_orig_addr", "real_orig_port", "real_resp_addr", "real_resp_port", told)
-    on_wire = keep(seen.union(real).distinct())
+    seen = ("orig_addr", "orig_port", "resp_addr", "resp_port")
+    real = tuple(f"real_{name}" for name in seen)
+    led = ibis.or_(*(wires[one] != wires[other] for one, other in zip(seen, real, strict=True)))
+    on_wire = _key_wires(wires, *seen).union(_key_wires(wires.filter(led), *real))
+    on_wire = keep(on_wire.distinct())
     both = flows.mutate(
         called_a=flows.called_addr.coalesce(flows.resp_addr), called_p=flows.called_port.coalesce(flows.resp_port),
         caller_a=flows.caller_addr.coalesce(flows.orig_addr), caller_p=flows.caller_port.coalesce(flows.orig_port),
     )  # fmt: skip
+    translated = both.filter(both.called_addr.notnull() | both.caller_addr.notnull())
     rows = []
     for side in ("orig", "resp"):
-        here = both.filter(both[f"{side}_socket_id"].notnull())
-        held = {name: here[name] for name in ("flow_id", "first_ns", "last_ns", "period_s")}
-        held["host"] = here[f"{side}_host"]
         rows += [
-            _canonical(here, "orig_addr", "orig_port", "called_a", "called_p", held),
-            _canonical(here, "caller_a", "caller_p", "resp_addr", "resp_port", held),
-            _canonical(here, "orig_addr", "orig_port", "resp_addr", "resp_port", held),
+            _key_flows(both, side, "orig_addr", "orig_port", "called_a", "called_p"),
+            _key_flows(translated, side, "caller_a", "caller_p", "resp_addr", "resp_port"),
+            _key_flows(translated, side, "orig_addr", "orig_port", "resp_addr", "resp_port"),
         ]
     on_hosts = rows[0]
     for more in rows[1:]:
@@ -153,7 +149,23 @@ def find_meetings(wires: ibis.Table, flows: ibis.Table, keep: Keep = keep_nothin
     )  # fmt: skip
 
 
-def _canonical(rows: ibis.Table, addr: str, port: str, other_addr: str, other_port: str, held: Any) -> ibis.Table:
+def _key_wires(wires: ibis.Table, *ends: str) -> ibis.Table:
+    """Flows on wires by the tuple in these columns."""
+    told = {
+        "wire_id": wires.flow_id, "monitor": wires.host, "wire_first_ns": wires.first_ns,
+        "wire_last_ns": wires.last_ns, "stays": is_loopback(wires.orig_addr) | is_loopback(wires.resp_addr),
+    }  # fmt: skip
+    return _canonical(wires, *ends, held=told)
+
+
+def _key_flows(flows: ibis.Table, side: str, *ends: str) -> ibis.Table:
+    """Conversations whose end on this side a host recorded, by the tuple in these columns."""
+    here = flows.filter(flows[f"{side}_socket_id"].notnull())
+    held = {name: here[name] for name in ("flow_id", "first_ns", "last_ns", "period_s")}
+    return _canonical(here, *ends, held={**held, "host": here[f"{side}_host"]})
+
+
+def _canonical(rows: ibis.Table, addr: str, port: str, other_addr: str, other_port: str, *, held: Any) -> ibis.Table:
     """Rows with one key for a tuple and its mirror image, and whether who began is the first of both."""
     one = rows[addr] + ibis.literal(" ") + rows[port].cast("string")
     other = rows[other_addr] + ibis.literal(" ") + rows[other_port].cast("string")

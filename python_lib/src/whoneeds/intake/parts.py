@@ -34,7 +34,7 @@ from whoneeds.store.manifest import name_batch
 from whoneeds.store.session import Store, TakenSegment
 
 #: Rows that are held in memory before they are written.
-_MOST_ROWS = 200_000
+_MOST_ROWS = 100_000
 #: What stands for the time between two samples where there are none: the precision of the logs' times.
 _PERIOD_S = 0.001
 
