@@ -5,6 +5,7 @@ import gzip
 import json
 import os
 import shutil
+import struct
 from pathlib import Path
 
 import pytest
@@ -200,3 +201,31 @@ def test_command(tmp_path, capsys):
     assert "not a file of this kind" in capsys.readouterr().err
     assert main([*words[:3], "--store", str(tmp_path / "store")]) == 2
     assert "give --host NAME" in capsys.readouterr().err
+
+
+def capture(*times_ns):
+    """A capture of UDP packets from 10.0.0.1:5000 to 10.0.0.2:53, raw IP, one at each time."""
+    packet = bytes.fromhex("45000020000100004011 0000 0a000001 0a000002 13880035000c0000 61736b21".replace(" ", ""))
+    made = struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 65535, 101)
+    for at_ns in times_ns:
+        made += struct.pack("<IIII", *divmod(at_ns, 10**9), len(packet), len(packet)) + packet
+    return made
+
+
+def test_captures_go_through_the_meter(tmp_path, store):
+    """A capture gives the meter's flows; what is cut, what cannot be a time, and what is no capture is said."""
+    day_ns = 1_704_067_200 * 10**9
+    whole, cut, old = (tmp_path / name for name in ("whole", "cut", "old"))
+    whole.write_bytes(capture(day_ns, day_ns + 5))
+    cut.write_bytes(capture(day_ns, day_ns + 7)[:-3])
+    old.write_bytes(capture(5, 6))
+    made = take(store, "pcap", whole, cut, old, FIXTURES / "conn.log", host="mon1")
+    assert [one.state for one in made] == ["taken", "taken", "taken", "refused"]
+    assert [one.rows.get("wire_flow") for one in made] == [1, 1, None, None]
+    assert [one.complete for one in made] == [True, False, False, False]
+    assert "1 left out" in made[2].problems[0]
+    assert "expected a capture" in made[3].problems[0]
+    flow = min(store.rows(WireFlow), key=lambda row: -row["orig_packets"])
+    assert (flow["orig_addr"], flow["orig_port"], flow["resp_port"], flow["source"]) == ("10.0.0.1", 5000, 53, "pcap")
+    assert (flow["orig_packets"], flow["orig_bytes"], flow["last_ns"]) == (2, 8, day_ns + 5)
+    assert [one.state for one in take(store, "pcap", whole, host="mon1")] == ["known"]

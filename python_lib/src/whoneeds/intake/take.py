@@ -225,9 +225,7 @@ class _Reader:
                 remedy="check which file this is",
             )  # fmt: skip
         if odd:
-            self._note(
-                f"{self._made.file}: {odd} flows left out: their times are before 2000, to come, or run backwards"
-            )
+            self._note(f"{self._made.file}: {odd} left out: times of flows are before 2000, to come, or run backwards")
         self._parts.finish()
 
     def read_log(self, file: BinaryIO, parser: Parser) -> None:
