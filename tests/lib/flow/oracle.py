@@ -10,11 +10,12 @@ import base64
 import hashlib
 from dataclasses import dataclass, field
 
-from oracle_tcp import Segment, TcpLife
-from peel import Address, Inside, IpPacket, carried_by, frames_of, inside_ip, inside_udp, ip_packet
 from scapy.layers.inet import ICMP, TCP, UDP
 from scapy.layers.inet6 import ICMPv6Unknown
 from scapy.layers.sctp import SCTP
+
+from tests.lib.flow.oracle_tcp import Segment, TcpLife
+from tests.lib.flow.peel import Address, Inside, IpPacket, carried_by, frames_of, inside_ip, inside_udp, ip_packet
 
 _S = 10**9
 _MOST_TUNNELS = 2
@@ -57,6 +58,7 @@ class OracleFlow:
     ip_bytes: dict[bool, int] = field(default_factory=lambda: {True: 0, False: 0})
     bytes: dict[bool, int] = field(default_factory=lambda: {True: 0, False: 0})
     one_way: bool = False
+    by_port: bool = False
     timed_out: bool = False
     tcp: TcpLife | None = None
 
@@ -69,6 +71,13 @@ class OracleFlow:
             return "OTH"
         sent = (self.packets[True] > 0, self.packets[False] > 0)
         return {(True, True): "SF", (True, False): "S0", (False, True): "SHR"}[sent]
+
+    @property
+    def direction(self) -> str:
+        """How it is known who began."""
+        if self.tcp is not None and self.tcp.saw_opening:
+            return "handshake"
+        return "port" if self.by_port else "first"
 
     @property
     def community_id(self) -> str:
@@ -105,7 +114,7 @@ class Oracle:
         self.ended: list[OracleFlow] = []
         self._flows: dict[tuple, OracleFlow] = {}
         self._pieces: dict[tuple, list[IpPacket]] = {}
-        self._now_ns = 0
+        self._now_ns = self._clock_ns = 0
         self._vlans: tuple[int | None, int | None] = (None, None)
         self._count = 0
 
@@ -113,17 +122,17 @@ class Oracle:
         """Read a capture; its flows in order of their first packets."""
         for frame in frames_of(content):
             self._now_ns = frame.time_ns
+            self._clock_ns = max(self._clock_ns, frame.time_ns)  # which does not go back where a packet's time does
             for key in [key for key, flow in self._flows.items() if self._is_over(flow)]:
                 self.ended.append(self._flows.pop(key))
             self._link(Inside("", frame.link_type, frame.data, frame.wire_bytes), None, 0)
         return sorted([*self.ended, *self._flows.values()], key=lambda flow: flow.number)
 
-    def _link(self, inside: Inside, outer: "OracleFlow | str | None", depth: int) -> None:
+    def _link(self, inside: Inside, outer: "OracleFlow | None", depth: int) -> None:
         carried = carried_by(inside.link_type, inside.data, inside.wire_bytes)
         if carried is None:
             return
-        if depth == 0:
-            self._vlans = (carried.vlan, carried.inner_vlan)
+        self._vlans = (carried.vlan, carried.inner_vlan)
         packet = ip_packet(carried)
         if packet is not None and packet.fragment_id is not None:
             packet = self._assemble(packet)
@@ -133,7 +142,7 @@ class Oracle:
         if packet.protocol in (4, 41, 47):
             within = inside_ip(packet)
             if within is not None and depth < _MOST_TUNNELS:
-                self._link(within, None, depth + 1)
+                self._link(within, outer, depth + 1)
             return
         flow = self._transport(packet, tunnel)
         if flow is not None and flow.protocol == 17 and depth < _MOST_TUNNELS:
@@ -193,8 +202,10 @@ class Oracle:
         if found.tcp.take(src == found.orig, segment, self._now_ns, packet.total_bytes):
             found.orig, found.resp = found.resp, found.orig
         found.last_ns = found.tcp.last_ns
-        for side, end in ((True, found.tcp.orig), (False, found.tcp.resp)):
-            found.packets[side], found.ip_bytes[side], found.bytes[side] = end.packets, end.ip_bytes, end.size
+        ends = (found.tcp.orig, found.tcp.resp)
+        for side, end, peer in ((True, *ends), (False, *ends[::-1])):
+            found.packets[side], found.ip_bytes[side] = end.packets, end.ip_bytes
+            found.bytes[side] = found.tcp.size_of(end, peer)
         return found
 
     def _flips_tcp(self, src: tuple[Address, int], dst: tuple[Address, int], segment: Segment) -> bool:
@@ -253,16 +264,18 @@ class Oracle:
             src, dst = dst, src
         self._count += 1
         made = OracleFlow(self._count, protocol, src, dst, self._now_ns, self._now_ns, self._vlans, *tunnel)
+        ports = self.server_ports.get(_NAMES.get(protocol, ""), frozenset())
+        made.by_port = flips or (dst[1] in ports and src[1] not in ports)
         self._flows[key] = made
         return made
 
     def _is_over(self, flow: OracleFlow) -> bool:
         times = self.timeouts
         if flow.tcp is not None:
-            over = flow.tcp.is_over(self._now_ns, times.tcp_ns, times.opening_ns)
+            over = flow.tcp.is_over(self._clock_ns, times.tcp_ns, times.opening_ns)
         else:
             patience_ns = {17: times.udp_ns, 1: times.icmp_ns, 58: times.icmp_ns}.get(flow.protocol, times.other_ns)
-            over = flow.last_ns + patience_ns <= self._now_ns
+            over = flow.last_ns + patience_ns <= self._clock_ns
         flow.timed_out = over
         return over
 

@@ -111,6 +111,7 @@ class TcpLife:
         self.orig, self.resp = Endpoint(), Endpoint()
         self.last_ns = time_ns
         self.partial = False
+        self.saw_opening = False  # a SYN of its originator, or the answer to it
         self.idle_after_opening = False
         self.attempt_ns: int | None = None
         self.close_ns: int | None = None
@@ -158,6 +159,7 @@ class TcpLife:
         flags, count = segment.flags, segment.data_bytes
         syn, fin, rst, ack = (flag in flags for flag in "SFRA")
         self._note_partial(from_orig, syn, ack)
+        self.saw_opening |= syn and from_orig != ack and me.state == INACTIVE
         length = syn + fin + (0 if rst else count)
         self._number(me, segment.seq, syn, length)
         at = unrolled(segment.seq, me.last)
@@ -222,7 +224,9 @@ class TcpLife:
         advance = end - me.last
         if (syn or rst) and abs(advance) > _BELIEVED_BYTES:
             return advance
-        if (fin and me.last == me.start + 1) or (me.state != RESET and advance > 0):
+        if fin and me.last == me.start + 1:  # nothing between SYN and FIN was seen, so it may have been gigabytes
+            me.last += (end - me.last) & 0xFFFFFFFF
+        elif me.state != RESET and advance > 0:
             me.last = end
         return advance
 
@@ -277,13 +281,20 @@ class TcpLife:
                 me.turn(PARTIAL)
         return "flipped" if flipped else fin or rst
 
+    def size_of(self, end: Endpoint, peer: Endpoint) -> int:
+        """Payload that an end sent; none where its attempt was broken off, whatever its numbers say."""
+        given_up = end.before == SYN_SENT and end.state == RESET and peer.state == INACTIVE
+        return 0 if given_up and end.ack > end.start + 1 else end.size
+
     @property
     def state(self) -> str:
         """The word that Zeek has for how it stands."""
         orig, resp = self.orig, self.resp
         orig_unknown, resp_unknown = orig.state in (INACTIVE, PARTIAL), resp.state in (INACTIVE, PARTIAL)
         if resp.state == RESET:
-            if orig.state in (SYN_SENT, SYN_ACK_SENT) or (orig.state == RESET and not orig.size and not resp.size):
+            if orig.state in (SYN_SENT, SYN_ACK_SENT) or (
+                orig.state == RESET and not self.size_of(orig, resp) + self.size_of(resp, orig)
+            ):
                 return "REJ"
             return "RSTRH" if orig_unknown else "RSTR"
         if orig.state == RESET:

@@ -4,11 +4,12 @@
 import ipaddress
 
 import pytest
-from forge import BEGIN_NS, MS, Talk, datagram, on_wire, pcap, pcapng, spaced
-from oracle import Oracle, community_id
-from oracle_tcp import unrolled
 from scapy.layers.inet import ICMP, IP
 from scapy.packet import Raw
+
+from tests.lib.flow.forge import BEGIN_NS, MS, Talk, datagram, on_wire, pcap, pcapng, spaced
+from tests.lib.flow.oracle import Oracle, community_id
+from tests.lib.flow.oracle_tcp import unrolled
 
 PORTS = {"tcp": frozenset({80, 443}), "udp": frozenset({53})}
 
