@@ -21,6 +21,7 @@ _MOST_LAYERS, _MOST_ATTRIBUTES = 16, 64
 _NFLOG_PAYLOAD = 9
 _VLANS = (0x8100, 0x88A8, 0x9100)
 _FABRIC_PATH, _PPPOE, _MPLS, _LLC_LIMIT = 0x8903, 0x8864, (0x8847, 0x8848), 1536
+_BACKBONE, _VN_TAG, _PPP_MPLS = 0x88E7, 0x8926, 0x0281
 
 
 @part
@@ -95,6 +96,17 @@ def _behind_type(data, at, end, kind, packet):
                 return -1
             kind = word(data, at + 14)
             at += 16
+        elif kind == _BACKBONE:
+            # provider backbone bridging: four bytes of a tag, then the customer's whole frame
+            if at + 18 > end:
+                return -1
+            kind = word(data, at + 16)
+            at += 18
+        elif kind == _VN_TAG:
+            if at + 6 > end:
+                return -1
+            kind = word(data, at + 4)
+            at += 6
         elif kind == _PPPOE:
             return _behind_ppp(data, at + 6, end)
         elif kind in _MPLS:
@@ -166,6 +178,8 @@ def _behind_ppp(data, at, end):
     kind = word(data, at)
     if kind in (0x0021, 0x0057):
         return at + 2
+    if kind == _PPP_MPLS:
+        return _behind_labels(data, at + 2, end)
     if data[at] in (0x21, 0x57):  # the protocol in one byte
         return at + 1
     return -1

@@ -8,7 +8,7 @@ the port of the UDP flow that carries them. What does not look like the tunnel t
 import numpy as np
 
 from whoneeds.flow.compiled import part
-from whoneeds.flow.compiled.frames import ETHERNET, find_ip, long_word, word
+from whoneeds.flow.compiled.frames import ETHERNET, IEEE_802_11, find_ip, long_word, word
 from whoneeds.flow.compiled.packet import (
     BODY,
     BODY_END,
@@ -73,15 +73,23 @@ def open_ip_tunnel(data, packet):
         return at + 2 if word(data, at) in (0x0021, 0x0057) else -1
     if kind in (0x0800, 0x86DD):
         return at
-    if kind == _ETHERNET_WITHIN:
-        return find_ip(data, at, end, ETHERNET, packet)
+    link = ETHERNET
     if kind in _ERSPAN:
         if kind == _ERSPAN[1]:
             at += 12 + (8 if at + 12 <= end and data[at + 11] & 1 else 0)
         elif flags & 0x1000:  # with a sequence number: type II, which has a header
             at += 8
-        return find_ip(data, at, end, ETHERNET, packet) if at < end else -1
-    return -1
+    elif _is_from_access_point(kind):
+        link = IEEE_802_11
+    elif kind != _ETHERNET_WITHIN:
+        return at if fits(data, at, end, packet[WIRE_END]) else -1
+    return find_ip(data, at, end, link, packet) if at < end else -1
+
+
+@part
+def _is_from_access_point(kind):
+    """Whether a type in GRE is one by which access points of Aruba send frames of their network on."""
+    return kind == 0x9000 or (0x8200 <= kind <= 0x8370 and not kind & 15)
 
 
 @part
