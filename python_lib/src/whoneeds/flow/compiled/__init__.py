@@ -44,8 +44,11 @@ _IS_KEPT = _prepare_cache()
 
 
 def njit(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Let numba compile a function, and keep the result where that is safe."""
-    compiled: Callable[..., Any] = numba.njit(cache=_IS_KEPT)(function)
+    """Let numba compile a function, and keep the result where that is safe.
+
+    Without numba's counting of references: nothing here makes an array, and counting took half of the time.
+    """
+    compiled: Callable[..., Any] = numba.njit(cache=_IS_KEPT, _nrt=False)(function)
     return compiled
 
 
@@ -55,5 +58,5 @@ def part(function: Callable[..., Any]) -> Callable[..., Any]:
     Handing arrays to a function that is called costs more than most functions here do, and so does looking for what was
     kept of each when the program starts.
     """
-    compiled: Callable[..., Any] = numba.njit(forceinline=True)(function)
+    compiled: Callable[..., Any] = numba.njit(forceinline=True, _nrt=False)(function)
     return compiled
