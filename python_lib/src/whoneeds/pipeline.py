@@ -107,20 +107,23 @@ def ingest(
 
 def find_clocks(store: Store) -> tuple[Any, dict[Boot, ClockOffset]]:
     """Steps of clocks during runs, as an expression, and clocks that are wrong all the time."""
-    steps = store.keep(find_steps(store.table(SegmentHeader)))
-    return steps, settle_clocks(_rows(store, compare_clocks(store.table(SocketRecord), steps)))
+
+    def find() -> tuple[Any, dict[Boot, ClockOffset]]:
+        steps = store.keep(find_steps(store.table(SegmentHeader)))
+        return steps, settle_clocks(_rows(store, compare_clocks(store.table(SocketRecord), steps)))
+
+    return store.once("clocks", find)
 
 
 def find_evidence(store: Store) -> tuple[Any, Any, Any]:
     """Sockets and whom those of UDP spoke to, segments, and translations: all on one clock, as expressions."""
-    shifts = find_shifts(*find_clocks(store))
+    shifts = store.once("shifts", lambda: store.keep(find_shifts(*find_clocks(store))))
     made = find_sockets(store), of_hosts(store.table(SegmentHeader)), store.table(TranslationRecord)
     if not _rows(store, shifts.limit(1)):
         return made
-    shifts = store.keep(shifts)
     times = ("first_ns", "last_ns"), ("opened_ns", "closed_ns"), ("first_ns", "last_ns")
     sockets, segments, translations = (
-        store.keep(shift_times(rows, shifts, *names)) for rows, names in zip(made, times, strict=True)
+        shift_times(rows, shifts, *names) for rows, names in zip(made, times, strict=True)
     )
     return sockets, segments, translations
 
@@ -152,14 +155,17 @@ def _describe_clock(offset: ClockOffset) -> str:
 
 def find_sockets(store: Store) -> Any:
     """Sockets, and whom those of UDP spoke to, as an expression."""
-    made = join_exchanges(
-        store.table(SocketRecord),
-        store.table(ExchangeRecord),
-        store.table(CaptureRecord),
-        store.table(SegmentHeader),
-        store.keep,
-    )
-    return store.keep(made)
+
+    def join() -> Any:
+        return join_exchanges(
+            store.table(SocketRecord),
+            store.table(ExchangeRecord),
+            store.table(CaptureRecord),
+            store.table(SegmentHeader),
+            store.keep,
+        )
+
+    return store.once("sockets", join)
 
 
 def flows(store: Store) -> dict[str, int]:

@@ -38,18 +38,16 @@ DERIVED = (FlowRecord, Attribution, ApplicationInstance, ServiceUse, Connection)
 SCHEMAS = {table_name(record): arrow_schema(record) for record in DERIVED}
 
 
-@cache
-def _statements(settings: FlowSettings, location: str | None) -> tuple[tuple[str, str], ...]:
-    """Each table and its statement in the engine's language: translating takes longer than running on a few rows."""
-    made: list[tuple[str, str]] = []
+def expressions(settings: FlowSettings, location: str | None) -> list[tuple[str, ibis.Table]]:
+    """Each table of the line and its expression, in order; ``kept_<number>`` are those in between."""
+    made: list[tuple[str, ibis.Table]] = []
 
-    def keep(expression: ibis.Table) -> ibis.Table:
+    def keep(expression: ibis.Table, number: str | None = None, /) -> ibis.Table:
         name = f"kept_{len(made)}"
-        made.append((name, str(ibis.to_sql(expression, dialect="duckdb"))))
+        if number is not None:
+            expression = expression.mutate(**{number: ibis.row_number()})
+        made.append((name, expression))
         return ibis.table(expression.schema(), name=name)
-
-    def step(name: str, expression: ibis.Table) -> None:
-        made.append((name, str(ibis.to_sql(expression, dialect="duckdb"))))
 
     known = (
         SegmentHeader, ProcessRecord, SocketRecord, TranslationRecord, CaptureRecord, ExchangeRecord, FlowRecord,
@@ -59,13 +57,20 @@ def _statements(settings: FlowSettings, location: str | None) -> tuple[tuple[str
     flows, named = table[FlowRecord], table[Attribution]
     processes, segments = table[ProcessRecord], table[SegmentHeader]
     sockets = keep(join_exchanges(table[SocketRecord], table[ExchangeRecord], table[CaptureRecord], segments, keep))
-    step("flow", build_flows(sockets, segments, settings, keep, table[TranslationRecord]))
-    step("attribution", attribute_flows(flows, sockets, processes, segments, settings, keep))
+    made.append(("flow", build_flows(sockets, segments, settings, keep, table[TranslationRecord])))
+    made.append(("attribution", attribute_flows(flows, sockets, processes, segments, settings, keep)))
     uses = find_uses(flows, named, sockets, processes, location, keep)
-    step("application_instance", find_instances(uses))
-    step("service_use", sum_service_use(uses))
-    step("connection", join_connections(flows, named, processes))
-    return tuple(made)
+    made.append(("application_instance", find_instances(uses)))
+    made.append(("service_use", sum_service_use(uses)))
+    made.append(("connection", join_connections(flows, named, processes)))
+    return made
+
+
+@cache
+def _statements(settings: FlowSettings, location: str | None) -> tuple[tuple[str, str], ...]:
+    """The same in the engine's language: translating takes longer than running on a few rows."""
+    made = expressions(settings, location)
+    return tuple((name, str(ibis.to_sql(expression, dialect="duckdb"))) for name, expression in made)
 
 
 def evidence_of(hosts: Iterable[Host]) -> dict[type[Any], pa.Table]:

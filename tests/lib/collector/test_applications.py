@@ -21,7 +21,7 @@ def run(expression: Any, rows: dict[type[Any], list[Any]]) -> list[dict[str, Any
     with duckdb.connect() as engine:
         tables = []
 
-        def keep(table: ibis.Table) -> ibis.Table:
+        def keep(table: ibis.Table, _number: str | None = None, /) -> ibis.Table:
             name = f"kept_{len(tables)}_{len(engine.sql('SHOW TABLES').fetchall())}"
             engine.execute(f"CREATE TEMP TABLE {name} AS {ibis.to_sql(table, dialect='duckdb')}")
             return ibis.table(table.schema(), name=name)

@@ -80,7 +80,7 @@ def home_namespaces(lives: ibis.Table, claims: ibis.Table) -> ibis.Table:
     Parameters
     ----------
     lives : ibis.Table
-        From `whoneeds.collector.sockets.merge_sockets`.
+        From `whoneeds.collector.sockets.merge_sockets`, or the sockets themselves.
     claims : ibis.Table
 
     Returns
@@ -88,9 +88,10 @@ def home_namespaces(lives: ibis.Table, claims: ibis.Table) -> ibis.Table:
     ibis.Table
         host, netns. Where no socket tells, every namespace of the host could be the one.
     """
-    spaces = lives.select("host", "netns").distinct()
+    places = lives.select("host", "netns", "local_addr").distinct()
+    spaces = places.select("host", "netns").distinct()
     own = claims.select(own_host="host", address="address").distinct()
-    home = lives.join(own, [lives.host == own.own_host, lives.local_addr == own.address])
+    home = places.join(own, [places.host == own.own_host, places.local_addr == own.address])
     home = home.select("host", "netns").distinct()
     return home.union(spaces.anti_join(home, "host"))
 

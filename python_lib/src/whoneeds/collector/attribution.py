@@ -23,6 +23,7 @@ from whoneeds.collector.sockets import Keep, is_loopback, keep_nothing, merge_so
 from whoneeds.model.conclusions import Attribution
 from whoneeds.model.schema import columns
 
+_PLACE = ("socket_id", "peer_addr", "peer_port")
 #: Programs that hold listening sockets for others.
 ACTIVATORS = ("systemd", "init", "inetd", "xinetd", "launchd")
 
@@ -54,20 +55,28 @@ def attribute_flows(
         Attribution: two rows a flow.
     """
     holders = keep(find_holders(sockets, processes))
-    ends = keep(_sides(flows))
-    by_socket = keep(_by_socket(ends, holders, sockets))
-    rest = ends.anti_join(by_socket, ["flow_id", "side"])
+    # what is known of a socket is worked out once for it, whatever the number of flows and their names
+    places = keep(_agree_on_sockets(holders, sockets))
+    ends = _sides(flows)
+    by_socket = ends.left_join(places, list(_PLACE))
+    rest = keep(by_socket.filter(by_socket.recognised.isnull()).select(ends.columns))
     by_listener = keep(_by_listener(rest, holders, sockets, segments, settings, keep))
-    found = by_socket.mutate(rule=ibis.literal("socket")).union(by_listener.mutate(rule=ibis.literal("listener")))
-    joined = ends.left_join(found, ["flow_id", "side"])
+    by_listener = by_listener.rename(
+        at_flow="flow_id", at_side="side", at_process="process_id", at_app="app", at_candidates="candidates"
+    )
+    joined = by_socket.left_join(
+        by_listener, [by_socket.flow_id == by_listener.at_flow, by_socket.side == by_listener.at_side]
+    )
+    # a place in the hands of processes that cannot be told apart has its answer too: none
+    held = joined.recognised.notnull()
     made = {
         "flow_id": joined.flow_id,
         "side": joined.side,
         "host": joined.host,
-        "process_id": joined.process_id,
-        "app": joined.app,
-        "rule": joined.rule.fill_null("none"),
-        "candidates": joined.candidates.fill_null(0),
+        "process_id": ibis.ifelse(held, joined.process_id, joined.at_process),
+        "app": ibis.ifelse(held, joined.app, joined.at_app),
+        "rule": ibis.cases((held, "socket"), (joined.at_flow.notnull(), "listener"), else_="none"),
+        "candidates": ibis.ifelse(held, joined.candidates, joined.at_candidates.fill_null(0)),
     }
     return joined.select(**{column.name: made[column.name] for column in columns(Attribution)})
 
@@ -93,17 +102,15 @@ def _sides(flows: ibis.Table) -> ibis.Table:
     return orig.union(resp)
 
 
-def _by_socket(ends: ibis.Table, holders: ibis.Table, sockets: ibis.Table) -> ibis.Table:
-    """Flow, side, process, application and candidates of ends whose very socket was seen in somebody's hands."""
-    place = ["socket_id", "peer_addr", "peer_port"]
-    agreed = _agree(ends.join(holders, place), ["flow_id", "side"])
-    counted = ends.select("flow_id", "side", *place).join(count_holders(sockets), place)
-    known = counted.select("flow_id", "side", "counted").join(agreed, ["flow_id", "side"])
+def _agree_on_sockets(holders: ibis.Table, sockets: ibis.Table) -> ibis.Table:
+    """Process, application and candidates of each socket and peer that was seen in somebody's hands."""
+    agreed = _agree(holders, list(_PLACE), once=True)
+    known = agreed.join(count_holders(sockets), list(_PLACE))
     # the kernel may count more holders than were recognised: one of those may have been the speaker
     all_known = known.counted <= known.recognised
     return known.select(
-        "flow_id",
-        "side",
+        *_PLACE,
+        "recognised",
         process_id=_only_if(all_known, known.process_id),
         app=_only_if(all_known, known.app),
         candidates=ibis.ifelse(all_known, known.recognised, known.counted),
@@ -121,8 +128,10 @@ def _by_listener(
     """Flow, side, process, application and candidates of ends that a listener stands for."""
     answered = ~ends["end"].isin(FAILED).fill_null(False)
     called = ends.filter(ends.side == "resp", ends.host.notnull(), ends.direction != "unknown", answered)
-    lives = keep(merge_sockets(sockets, segments))
-    spaces = sockets.group_by("socket_id").aggregate(netns=sockets.netns.max())
+    lives = keep(merge_sockets(sockets.filter(sockets.remote_addr.isnull()), segments))
+    asked = called.select(asked_id="socket_id").union(called.select(asked_id="other_socket_id")).distinct()
+    spaces = sockets.semi_join(asked, sockets.socket_id == asked.asked_id)
+    spaces = keep(spaces.group_by("socket_id").aggregate(netns=spaces.netns.max()))
     seen = spaces.rename(seen_id="socket_id", seen_netns="netns")
     other = spaces.rename(other_id="socket_id", other_netns="netns").view()
     called = called.left_join(seen, called.socket_id == seen.seen_id)
@@ -132,7 +141,7 @@ def _by_listener(
         "host", "protocol", "addr", "port", "first_ns", "last_ns", "period_s", "seen_netns",
         end=called.flow_id, own_socket_id=called.socket_id, home_netns=_only_if(stays, called.other_netns),
     )  # fmt: skip
-    homes = home_namespaces(lives, find_claims(segments))
+    homes = home_namespaces(sockets, find_claims(segments))
     reached = keep(match_listeners(keep(far_ends(called, homes)), lives, settings.clock_offset_ns))
     nearest = reached.mutate(most=reached.specificity.max().over(group_by=reached.end))
     nearest = nearest.filter(nearest.specificity == nearest.most).select(flow_id="end", socket_id="listener_id")
@@ -153,12 +162,15 @@ def _by_listener(
     )
 
 
-def _agree(rows: ibis.Table, key: list[str]) -> ibis.Table:
-    """For each key: how many processes there are, the one if it is one, the application if they agree on it."""
+def _agree(rows: ibis.Table, key: list[str], *, once: bool = False) -> ibis.Table:
+    """For each key: how many processes there are, the one if it is one, the application if they agree on it.
+
+    With ``once``, no process stands twice under a key; counting different ones takes several times as long.
+    """
     counted = rows.group_by(key).aggregate(
-        recognised=rows.process_id.nunique(),
+        recognised=rows.count() if once else rows.process_id.nunique(),
         one_process=rows.process_id.max(),
-        apps=rows.app.nunique(),
+        first_app=rows.app.min(),
         one_app=rows.app.max(),
         nameless=rows.app.isnull().cast("int64").sum(),
     )
@@ -166,7 +178,7 @@ def _agree(rows: ibis.Table, key: list[str]) -> ibis.Table:
         *key,
         "recognised",
         process_id=_only_if(counted.recognised == 1, counted.one_process),
-        app=_only_if((counted.apps == 1) & (counted.nameless == 0), counted.one_app),
+        app=_only_if((counted.first_app == counted.one_app) & (counted.nameless == 0), counted.one_app),
     )
 
 

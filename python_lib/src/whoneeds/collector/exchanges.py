@@ -69,15 +69,14 @@ def join_exchanges(
     wider = told.remote_addr.notnull() & _is_any(told.local_addr)
     told = told.filter(~wider).union(told.filter(wider).anti_join(sums, ["socket_id", *_PEER]))
     silent = told.remote_addr.notnull() & told.sent_packets.isnull() & (told.source != "event")
-    made = _align(without_packets(tcp))
-    for part in (
+    parts = (
         told.filter(~silent),
         _unwatched(told.filter(silent), captures),
         _tell_peers(spoken, sums, udp),
         _tell_strangers(spoken, segments),
-    ):
-        made = made.union(_align(part))
-    return made
+    )
+    # the rest, most of all rows, is read where it is used: as it lies it takes less room than anything made of it
+    return _align(without_packets(tcp)).union(keep(ibis.union(*(_align(part) for part in parts))))
 
 
 def _align(rows: ibis.Table) -> ibis.Table:

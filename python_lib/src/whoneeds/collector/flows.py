@@ -19,7 +19,7 @@ import ibis
 from whoneeds.collector.addresses import find_claims, find_owners, home_namespaces
 from whoneeds.collector.listeners import match_listeners
 from whoneeds.collector.pairing import choose_pairs, find_ambiguous, find_candidates
-from whoneeds.collector.sockets import Keep, connected_lives, is_loopback, keep_nothing, merge_sockets
+from whoneeds.collector.sockets import Keep, connected_lives, is_loopback, keep_nothing, merge_sockets, name_life
 from whoneeds.collector.translation import find_misled, resolve_far_ends, resolve_nothing
 from whoneeds.model.evidence import FlowRecord
 from whoneeds.model.schema import columns
@@ -73,7 +73,7 @@ def build_flows(
     ibis.Table
         FlowRecord.
     """
-    lives = keep(merge_sockets(sockets, segments))
+    lives = keep(merge_sockets(sockets, segments), "life")
     ends = connected_lives(lives)
     claims = keep(find_claims(segments))
     if translations is None:
@@ -83,8 +83,13 @@ def build_flows(
     candidates = keep(find_candidates(ends, settings.clock_offset_ns))
     pairs = keep(choose_pairs(candidates))
     joined = keep(_join_ends(ends, pairs, find_ambiguous(candidates, pairs)))
-    joined = keep(_know_remote_host(joined, claims, segments, settings))
-    return _name_roles(keep(_know_listening(joined, lives, claims, settings)))
+    far = keep(_find_far_hosts(joined, claims, segments, settings))
+    # what is found out of an end is held by itself, beside its number: the whole is wide
+    known = joined.join(far, joined.x_life == far.end).drop("end")
+    x_hit, y_hit = (keep(hits) for hits in _find_listening(known, lives, claims, settings))
+    known = known.left_join(x_hit, known.x_life == x_hit.x_hit)
+    known = known.left_join(y_hit, known.x_life == y_hit.y_hit)
+    return _name_roles(known.mutate(x_listens=known.x_hit.notnull(), y_listens=known.y_hit.notnull()))
 
 
 def _join_ends(ends: ibis.Table, pairs: ibis.Table, ambiguous: ibis.Table) -> ibis.Table:
@@ -93,7 +98,7 @@ def _join_ends(ends: ibis.Table, pairs: ibis.Table, ambiguous: ibis.Table) -> ib
     y = ends.rename("y_{name}").view()
     pairs = pairs.rename(x_life="life", y_life="other_life")
     both = x.left_join(pairs, "x_life").drop("x_life_right")
-    both = both.filter(both.y_life.isnull() | (both.x_life < both.y_life))
+    both = both.filter(both.y_life.isnull() | both.leads)
     both = both.left_join(y, "y_life").drop("y_life_right")
     known = both.left_join(ambiguous, both.x_life == ambiguous.life).drop("life")
     # an end that was seen is where it is, whatever the other one was told of it
@@ -104,10 +109,8 @@ def _join_ends(ends: ibis.Table, pairs: ibis.Table, ambiguous: ibis.Table) -> ib
     )
 
 
-def _know_remote_host(
-    joined: ibis.Table, claims: ibis.Table, segments: ibis.Table, settings: FlowSettings
-) -> ibis.Table:
-    """Add ``remote_host``: the traced host at the other end, seen there or by its address; and ``translated``."""
+def _find_far_hosts(joined: ibis.Table, claims: ibis.Table, segments: ibis.Table, settings: FlowSettings) -> ibis.Table:
+    """For each ``end``, ``remote_host`` (the other end's traced host, seen there or by its address), ``translated``."""
     asked = joined.filter(joined.y_life.isnull(), ~_stays_home(joined))
     asked = asked.select(
         end=asked.x_life, address=asked.x_remote_addr, first_ns=asked.x_first_ns, last_ns=asked.x_last_ns
@@ -126,14 +129,17 @@ def _know_remote_host(
     known = known.left_join(misled, known.x_life == misled.end)
     lost = known.end.notnull() | (known.x_disagreed & known.y_life.isnull())
     resolved = known.x_translator.notnull() | known.y_translator.notnull()
-    return known.mutate(
+    return known.select(
+        end=known.x_life,
         remote_host=ibis.ifelse(lost, ibis.null("string"), known.remote_host),
         translated=ibis.cases((lost, "unresolved"), (resolved, "resolved"), else_=ibis.null("string")),
-    ).drop("end")
+    )
 
 
-def _know_listening(joined: ibis.Table, lives: ibis.Table, claims: ibis.Table, settings: FlowSettings) -> ibis.Table:
-    """Add ``x_listens`` and ``y_listens``: whether somebody waits on the port at that end."""
+def _find_listening(
+    joined: ibis.Table, lives: ibis.Table, claims: ibis.Table, settings: FlowSettings
+) -> tuple[ibis.Table, ibis.Table]:
+    """Conversations at whose end x, and those at whose end y, somebody waits on the port: ``x_hit`` and ``y_hit``."""
     near = joined.select(
         end=joined.x_life, host=joined.x_host, netns=joined.x_netns, protocol=joined.x_protocol,
         addr=joined.x_local_addr, port=joined.x_local_port, first_ns=joined.x_first_ns, last_ns=joined.x_last_ns,
@@ -152,9 +158,7 @@ def _know_listening(joined: ibis.Table, lives: ibis.Table, claims: ibis.Table, s
     )  # fmt: skip
     x_hit = match_listeners(near, lives, settings.clock_offset_ns).select(x_hit="end").distinct()
     y_hit = match_listeners(far, lives, settings.clock_offset_ns).select(y_hit="end").distinct()
-    known = joined.left_join(x_hit, joined.x_life == x_hit.x_hit)
-    known = known.left_join(y_hit, known.x_life == y_hit.y_hit)
-    return known.mutate(x_listens=known.x_hit.notnull(), y_listens=known.y_hit.notnull()).drop("x_hit", "y_hit")
+    return x_hit, y_hit
 
 
 def _stays_home(joined: ibis.Table) -> Any:
@@ -270,9 +274,11 @@ def _name_roles(joined: ibis.Table) -> ibis.Table:
     x_whole = table.x_end.notnull() | table.x_sent_packets.notnull()
     y_whole = table.y_end.notnull() | table.y_sent_packets.notnull()
     y_better = (ibis.ifelse(x_whole == y_whole, y_seen, y_whole) & table.y_life.notnull()).fill_null(False)
-    ids = ibis.ifelse(
-        table.y_life.isnull(), table.x_life, table.y_socket_id.fill_null("") + ibis.literal("+") + table.x_life
-    )
+    x_name = name_life(
+        table.x_socket_id, table.x_protocol, (table.x_local_addr, table.x_local_port),
+        (table.x_seen_addr, table.x_seen_port),
+    )  # fmt: skip
+    ids = ibis.ifelse(table.y_life.isnull(), x_name, table.y_socket_id.fill_null("") + ibis.literal("+") + x_name)
     made = {
         "flow_id": ids,
         "protocol": table.x_protocol,

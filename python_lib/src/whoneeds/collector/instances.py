@@ -11,8 +11,11 @@ Where a connected socket is held by several processes of one application, it cou
 made the socket, the others inherited it.
 """
 
+from typing import Any
+
 import ibis
 
+from whoneeds.collector.connections import pid_of
 from whoneeds.collector.flows import FAILED
 from whoneeds.collector.owners import find_holders
 from whoneeds.collector.sockets import Keep, is_loopback, keep_nothing
@@ -98,13 +101,13 @@ def find_uses(
         user=uses.orig_host + ibis.literal("/") + uses.uid.cast("string"),  # of a process that was not asked: null
         away=~is_loopback(uses.orig_addr),
     )
-    first_address = uses.group_by("process_id").aggregate(
-        home=at_lowest(
-            ibis.ifelse(uses.away, uses.orig_addr, ibis.null("string")),
-            uses.first_ns.cast("string").lpad(20, "0") + uses.orig_addr,
-        )
+    # first one row an address, then the address that was first: texts to order by are made for few rows
+    away = uses.filter(uses.away)
+    by_address = away.group_by(["process_id", "orig_addr"]).aggregate(first_ns=away.first_ns.min())
+    first_address = by_address.group_by("process_id").aggregate(
+        home=at_lowest(by_address.orig_addr, _in_order(by_address.first_ns) + by_address.orig_addr)
     )
-    uses = uses.join(first_address, "process_id")
+    uses = uses.left_join(first_address, "process_id").drop("process_id_right")
     return keep(uses.mutate(address=ibis.ifelse(uses.away, uses.orig_addr, uses.home.coalesce(uses.orig_addr))))
 
 
@@ -121,7 +124,9 @@ def find_instances(uses: ibis.Table) -> ibis.Table:
     ibis.Table
         ApplicationInstance, without what `whoneeds.collector.applications.mark_parts` adds.
     """
-    rows = uses.mutate(latest=uses.last_ns.cast("string").lpad(20, "0") + uses.process_id)
+    key = ["app", "host", "pid", "address", "process_id", "user"]
+    rows = uses.group_by(key).aggregate(first_ns=uses.first_ns.min(), last_ns=uses.last_ns.max())
+    rows = rows.mutate(latest=_in_order(rows.last_ns) + rows.process_id)
     instances = rows.group_by(["app", "host", "pid", "address"]).aggregate(
         user=at_highest(rows.user, rows.latest),
         process_id=at_highest(rows.process_id, rows.latest),
@@ -177,11 +182,22 @@ def sum_service_use(uses: ibis.Table) -> ibis.Table:
 
 def _oldest_holder(holders: ibis.Table) -> ibis.Table:
     """The holder of each socket that began first."""
-    age = holders.start_ticks.cast("string").lpad(20, "0") + holders.pid.cast("string").lpad(20, "0")
-    rows = holders.mutate(age=age)
-    return rows.group_by(["socket_id", "peer_addr", "peer_port"]).aggregate(
+    place = ["socket_id", "peer_addr", "peer_port"]
+    # nearly all sockets have one holder only, who need not be looked for by age
+    first = holders.group_by(place).aggregate(
+        times=holders.count(), process_id=holders.process_id.max(), uid=holders.uid.max()
+    )
+    shared = holders.semi_join(first.filter(first.times > 1), place)
+    rows = shared.mutate(age=_in_order(shared.start_ticks) + _in_order(shared.pid))
+    oldest = rows.group_by(place).aggregate(
         process_id=at_lowest(rows.process_id, rows.age),
-        pid=at_lowest(rows.pid, rows.age),
         # not known is an answer here: the oldest one's user is not that of the next
         uid=at_lowest(rows.uid.fill_null(-1), rows.age).nullif(-1),
     )
+    chosen = first.filter(first.times == 1).drop("times").union(oldest)
+    return chosen.mutate(pid=pid_of(chosen.process_id))
+
+
+def _in_order(number: Any) -> Any:
+    """A number as text that sorts as the number does."""
+    return number.cast("string").lpad(20, "0")

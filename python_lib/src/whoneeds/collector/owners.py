@@ -7,6 +7,7 @@ from whoneeds.store.portable import at_highest
 
 #: Later than any instant.
 _BEYOND = 1 << 62
+_PLACE = ("socket_id", "peer_addr", "peer_port")
 
 
 def find_holders(sockets: ibis.Table, processes: ibis.Table) -> ibis.Table:
@@ -31,33 +32,45 @@ def find_holders(sockets: ibis.Table, processes: ibis.Table) -> ibis.Table:
     named = processes.select(
         "process_id", "segment_id", name="name", uid="uid", named_ns="last_ns", pid="pid", start_ticks="start_ticks"
     )
-    # a process can run another program without becoming another process: its name belongs to a time
+    last = named.group_by("process_id").aggregate(
+        last_name=at_highest(named.name, named.named_ns),
+        last_uid=at_highest(named.uid, named.named_ns),
+        names=named.name.nunique(),
+        uids=named.uid.nunique(),
+    )
+    # a process can run another program without becoming another process: its name belongs to a time. Few ever do, and
+    # where there is one name only, it need not be looked for in each segment
+    changing = last.filter((last.names > 1) | (last.uids > 1)).select("process_id")
+    then = _names_of_the_time(held.semi_join(changing, "process_id"), named.semi_join(changing, "process_id"))
+    holders = held.select(*_PLACE, "process_id").distinct()
+    owners = holders.select("process_id").distinct().left_join(last, "process_id").drop("process_id_right")
+    parts = owners.process_id.split("/")
+    owners = owners.select(
+        "process_id", "last_name", "last_uid", pid=parts[2].cast("int64"), start_ticks=parts[3].cast("int64")
+    )
+    known = holders.join(owners, "process_id")
+    known = known.left_join(then, [*_PLACE, "process_id"])
+    return known.select(
+        *_PLACE, "process_id", "pid", "start_ticks",
+        app=ibis.coalesce(known.then_name, known.last_name),
+        uid=ibis.coalesce(known.then_uid, known.last_uid),
+    )  # fmt: skip
+
+
+def _names_of_the_time(held: ibis.Table, named: ibis.Table) -> ibis.Table:
+    """What processes were called while they held sockets: ``then_name`` and ``then_uid`` of each holding."""
     rows = held.left_join(named, ["process_id", "segment_id"]).drop("process_id_right", "segment_id_right")
     # of several names in one segment the first that lasted to the end of the holding, or beyond; else the last one
     lasted = rows.named_ns >= rows.last_ns
     rows = rows.mutate(fit=ibis.ifelse(lasted, _BEYOND - rows.named_ns, rows.named_ns - _BEYOND))
-    holding = ["socket_id", "peer_addr", "peer_port", "process_id", "segment_id", "last_ns"]
-    rows = rows.group_by(holding).aggregate(
+    rows = rows.group_by([*_PLACE, "process_id", "segment_id", "last_ns"]).aggregate(
         name=at_highest(rows.name, rows.fit),
         uid=at_highest(rows.uid, rows.fit),
     )
-    by_socket = rows.group_by(["socket_id", "peer_addr", "peer_port", "process_id"]).aggregate(
+    return rows.group_by([*_PLACE, "process_id"]).aggregate(
         then_name=at_highest(rows.name, rows.last_ns),
         then_uid=at_highest(rows.uid, rows.last_ns),
     )
-    last = named.group_by("process_id").aggregate(
-        last_name=at_highest(named.name, named.named_ns),
-        last_uid=at_highest(named.uid, named.named_ns),
-    )
-    known = by_socket.left_join(last, "process_id").drop("process_id_right")
-    parts = known.process_id.split("/")
-    return known.select(
-        "socket_id", "peer_addr", "peer_port", "process_id",
-        app=ibis.coalesce(known.then_name, known.last_name),
-        uid=ibis.coalesce(known.then_uid, known.last_uid),
-        pid=parts[2].cast("int64"),
-        start_ticks=parts[3].cast("int64"),
-    )  # fmt: skip
 
 
 def count_holders(sockets: ibis.Table) -> ibis.Table:

@@ -34,7 +34,7 @@ def find_candidates(lives: ibis.Table, clock_offset_ns: int) -> ibis.Table:
     -------
     ibis.Table
         life, other_life, place, other_place (host and namespace), overlap_ns (negative: a pause between them),
-        slack_ns.
+        slack_ns, ``leads`` (bool: which of the two stands first, in every order of the rows).
     """
     own, led = _ends(lives), _led(lives)
     # who calls through a translator is known at the far end by what it was translated to, and by nothing else
@@ -45,9 +45,11 @@ def find_candidates(lives: ibis.Table, clock_offset_ns: int) -> ibis.Table:
     )
     swapped = led.select(
         life="other_life", other_life="life", place="other_place", other_place="place", overlap_ns="overlap_ns",
-        slack_ns="slack_ns",
+        slack_ns="slack_ns", leads=~led.leads,
     )  # fmt: skip
-    return found.union(led).union(swapped).distinct()
+    # the first are found in both orders already, and once
+    led = led.union(swapped).distinct()
+    return found.union(led.anti_join(found, ["life", "other_life"]))
 
 
 def _mirrored(left: ibis.Table, right: ibis.Table, clock_offset_ns: int) -> ibis.Table:
@@ -76,9 +78,10 @@ def _mirrored(left: ibis.Table, right: ibis.Table, clock_offset_ns: int) -> ibis
     both = both.mutate(
         overlap_ns=end - begin,
         slack_ns=as_whole((both.period_s + both.other_period_s) * 1e9) + clock_offset_ns,
+        leads=both.socket_id < both.other_socket_id,
     )
     return both.filter(both.overlap_ns >= -both.slack_ns).select(
-        "life", "other_life", "place", "other_place", "overlap_ns", "slack_ns"
+        "life", "other_life", "place", "other_place", "overlap_ns", "slack_ns", "leads"
     )
 
 
@@ -93,11 +96,17 @@ def choose_pairs(candidates: ibis.Table) -> ibis.Table:
     Returns
     -------
     ibis.Table
-        life, other_life; each pair in both orders.
+        life, other_life, leads; each pair in both orders.
     """
-    table = candidates.mutate(
-        best=candidates.overlap_ns.max().over(group_by=candidates.life),
-        other_best=candidates.overlap_ns.max().over(group_by=candidates.other_life),
+    # nearly all have one candidate only, whose only candidate they are: nothing is to be weighed there
+    several = candidates.group_by("life").aggregate(times=candidates.count())
+    several = several.filter(several.times > 1)
+    sole = candidates.anti_join(several, "life")
+    sole = sole.anti_join(several.select(other_life="life"), "other_life").select("life", "other_life", "leads")
+    contested = candidates.anti_join(sole, ["life", "other_life"])
+    table = contested.mutate(
+        best=contested.overlap_ns.max().over(group_by=contested.life),
+        other_best=contested.overlap_ns.max().over(group_by=contested.other_life),
     )
     close = table.overlap_ns >= table.best - table.slack_ns
     other_close = table.overlap_ns >= table.other_best - table.slack_ns
@@ -109,14 +118,15 @@ def choose_pairs(candidates: ibis.Table) -> ibis.Table:
         other_low=_where(other_close, table.place).min().over(group_by=table.other_life),
         other_high=_where(other_close, table.place).max().over(group_by=table.other_life),
     )
-    return table.filter(
+    chosen = table.filter(
         table.overlap_ns == table.best,
         table.overlap_ns == table.other_best,
         table.ties == 1,
         table.other_ties == 1,
         table.low == table.high,
         table.other_low == table.other_high,
-    ).select("life", "other_life")
+    ).select("life", "other_life", "leads")
+    return sole.union(chosen)
 
 
 def find_ambiguous(candidates: ibis.Table, pairs: ibis.Table) -> ibis.Table:

@@ -6,16 +6,25 @@ for each process that held it. Bytes are running totals, so the largest counts; 
 not over the owners of one segment. A UDP socket can be pointed at one peer after the other: each is a life of its own.
 """
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import ibis
 
 from whoneeds.store.portable import as_whole, at_highest
 
-#: What makes an intermediate table be worked out once where it is used several times. A pure function takes it as an
-#: argument and must give the same answer with any: ``Store.keep`` has the engine hold the rows.
-Keep = Callable[[ibis.Table], ibis.Table]
+
+class Keep(Protocol):
+    """What makes an intermediate table be worked out once where it is used several times.
+
+    A pure function takes it as an argument and must give the same answer with any: ``Store.keep`` has the engine hold
+    the rows. With ``number``, a column of this name is added with another whole number in every row: what is joined
+    often is joined by it, since identities are long texts.
+    """
+
+    def __call__(self, table: ibis.Table, number: str | None = None, /) -> ibis.Table:
+        """The table, held."""
+        ...
+
 
 #: States that a TCP socket has only after both ends agreed to speak.
 ANSWERED = ("established", "fin_wait1", "fin_wait2", "time_wait", "close_wait", "last_ack", "closing")
@@ -56,7 +65,7 @@ def merge_sockets(sockets: ibis.Table, segments: ibis.Table) -> ibis.Table:
     Returns
     -------
     ibis.Table
-        socket_id, host, netns, protocol, local_addr, local_port, remote_addr, remote_port, ``life`` (unique text),
+        socket_id, host, netns, protocol, local_addr, local_port, remote_addr, remote_port (all of these make a life),
         first_ns, last_ns, samples, ``period_s`` and ``location`` (of its segments: longest, latest known),
         sent_bytes, received_bytes, ``answered``, ``finished``, ``waiting``, ``open`` (bool: ever seen while it was
         more than a tuple), ``established`` (bool: ever seen with both ends open, or told of to its end), ``initiated``
@@ -129,16 +138,15 @@ def merge_sockets(sockets: ibis.Table, segments: ibis.Table) -> ibis.Table:
         spoke_first=by_segment.spoke_first.max() > 0,
         unconnected=by_segment.unconnected.max() > 0,
     )
-    lives = lives.mutate(
+    return lives.mutate(
         first_ns=ibis.coalesce(lives.spoke_first_ns, lives.first_ns),
         last_ns=ibis.coalesce(lives.spoke_last_ns, lives.last_ns),
     ).drop("spoke_first_ns", "spoke_last_ns")
-    return lives.mutate(life=lives.socket_id + ibis.literal(" ") + _words(lives))
 
 
-def keep_nothing(table: ibis.Table) -> ibis.Table:
-    """Leave it to the engine how often it works a table out."""
-    return table
+def keep_nothing(table: ibis.Table, number: str | None = None, /) -> ibis.Table:
+    """Leave it to the engine how often it works a table out; numbers follow from all columns."""
+    return table if number is None else table.mutate(**{number: ibis.row_number().over(order_by=table.columns)})
 
 
 def connected_lives(lives: ibis.Table) -> ibis.Table:
@@ -156,7 +164,7 @@ def is_loopback(address: Any) -> Any:
     return address.startswith("127.") | (address == "::1")
 
 
-def _words(lives: ibis.Table) -> Any:
-    local = lives.local_addr + ibis.literal(" ") + lives.local_port.cast("string")
-    remote = lives.remote_addr.fill_null("*") + ibis.literal(" ") + lives.remote_port.fill_null(0).cast("string")
-    return lives.protocol + ibis.literal(" ") + local + ibis.literal(" > ") + remote
+def name_life(socket_id: Any, protocol: Any, local: tuple[Any, Any], remote: tuple[Any, Any]) -> Any:
+    """A life in words: its socket, and the tuple as that socket saw it."""
+    ends = [address + ibis.literal(" ") + port.cast("string") for address, port in (local, remote)]
+    return socket_id + ibis.literal(" ") + protocol + ibis.literal(" ") + ends[0] + ibis.literal(" > ") + ends[1]

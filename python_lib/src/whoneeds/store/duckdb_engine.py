@@ -7,6 +7,7 @@ statement can widen them. Values never enter SQL text here: what is asked comes 
 
 import secrets
 import shutil
+import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ class DuckDBEngine:
 
     def __init__(self, root: Path, scratch: Path, settings: "EngineSettings") -> None:
         self._scratch = scratch
+        self._forgotten: list[str] = []
         self.backend: Any = ibis.duckdb.connect(":memory:")
         options: list[tuple[str, Any]] = [
             ("memory_limit", f"{settings.memory_bytes}B"),
@@ -60,9 +62,17 @@ class DuckDBEngine:
         """Rows in hand as a table."""
         return ibis.memtable(rows)
 
-    def keep(self, expression: ibis.Table) -> ibis.Table:
+    def keep(self, expression: ibis.Table, number: str | None = None) -> ibis.Table:
         """Work an expression out now and hold its rows."""
-        return self.backend.create_table(f"kept_{secrets.token_hex(8)}", expression, temp=True)
+        self._drop_forgotten()
+        if number is not None:
+            expression = expression.mutate(**{number: ibis.row_number()})
+        name = f"kept_{secrets.token_hex(8)}"
+        kept = self.backend.create_table(name, expression, temp=True)
+        # what nobody can ask for any more goes before the next table is made: not at once, since an expression may be
+        # let go while the engine is at work
+        weakref.finalize(kept.op(), self._forgotten.append, name).atexit = False
+        return kept
 
     def read(self, expression: ibis.Table) -> pa.Table:
         """All rows of an expression."""
@@ -72,6 +82,7 @@ class DuckDBEngine:
         """The rows of an expression piece by piece, in order."""
         # worked out once inside the engine, which may spill it; then streamed out by Arrow's own interface, since
         # the way Ibis streams does not exist in DuckDB 2 any more
+        self._drop_forgotten()
         name = f"making_{secrets.token_hex(4)}"
         made = self.backend.create_table(name, expression, temp=True)
         try:
@@ -80,6 +91,10 @@ class DuckDBEngine:
                 yield pa.Table.from_batches([batch])
         finally:
             self.backend.con.execute(f"DROP TABLE {name}")  # Ibis 12 writes this so that DuckDB 2 refuses it
+
+    def _drop_forgotten(self) -> None:
+        while self._forgotten:
+            self.backend.con.execute(f"DROP TABLE {self._forgotten.pop()}")
 
     def close(self) -> None:
         """Close the engine and remove what it spilled."""

@@ -66,8 +66,11 @@ class Engine(Protocol):
         """Rows in hand as a table."""
         ...
 
-    def keep(self, expression: ibis.Table) -> ibis.Table:
-        """Work an expression out now and hold its rows until the engine is closed."""
+    def keep(self, expression: ibis.Table, number: str | None = None) -> ibis.Table:
+        """Work an expression out now and hold its rows for as long as anybody refers to them.
+
+        With ``number``, a column of this name is added that is another whole number in every row.
+        """
         ...
 
     def read(self, expression: ibis.Table) -> pa.Table:

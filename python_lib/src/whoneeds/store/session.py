@@ -10,11 +10,11 @@ looked at; what can be done without those lies beside it (compaction, retention,
 
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import ibis
 import pyarrow as pa
@@ -51,6 +51,9 @@ _LOCK = "lock"
 _SCRATCH = "scratch"
 _FOLDERS = ("evidence", "conclusions", "quarantine", _SCRATCH)
 _RECORD_BY_TABLE = {table_name(record): record for record in (*EVIDENCE, *CONCLUSIONS)}
+
+
+Kept = TypeVar("Kept")
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,7 @@ class Store:
         self._rests_on_stale = False
         self._checked: dict[Path, Problem | None] = {}
         self._tables: dict[str, Any] = {}
+        self._made: dict[str, Any] = {}
         self._scratch = path / _SCRATCH / secrets.token_hex(8)
         if writable:
             sweep(path, self._manifest)
@@ -141,12 +145,25 @@ class Store:
         """The result of an Ibis expression over this store's tables."""
         return self._engine.read(expression)
 
-    def keep(self, expression: Any) -> ibis.Table:
-        """Work an expression out now and let the engine hold its rows until the session ends.
+    def keep(self, expression: Any, number: str | None = None) -> ibis.Table:
+        """Work an expression out now and let the engine hold its rows for as long as anybody refers to them.
 
         For intermediate results that are used more than once: an expression is worked out again at each use.
+
+        Parameters
+        ----------
+        expression : ibis.Table
+        number : str, optional
+            Name of a column to add, with another whole number in every row.
         """
-        return self._engine.keep(expression)
+        return self._engine.keep(expression, number)
+
+    def once(self, name: str, make: Callable[[], Kept]) -> Kept:
+        """What is made out of evidence, made at the first call under this name only, until other evidence is there."""
+        if name not in self._made:
+            self._made[name] = make()
+        made: Kept = self._made[name]
+        return made
 
     # -- writing -------------------------------------------------------------------------------------------------
 
@@ -254,6 +271,7 @@ class Store:
         self._require_writable()
         write_manifest(self.path, self._manifest)
         self._tables.clear()
+        self._made.clear()
 
     def damaged_batches(self) -> dict[str, frozenset[str]]:
         """Compare all evidence with the manifest; name each batch with a bad file, and its segments' digests."""

@@ -76,10 +76,15 @@ class SparkEngine:
         pq.write_table(rows, path)
         return self.open_files([path], rows.schema)
 
-    def keep(self, expression: ibis.Table) -> ibis.Table:
+    def keep(self, expression: ibis.Table, number: str | None = None) -> ibis.Table:
         """Work an expression out now and hold its rows."""
+        from pyspark.sql import functions
+
         path = self._place()
         frame = self._frame(expression)
+        if number is not None:
+            # a row number over all would bring all rows to one worker
+            frame = frame.withColumn(number, functions.monotonically_increasing_id())
         frame.write.parquet(_url(path))
         return self._view(self._session.read.schema(frame.schema).parquet(_url(path)))
 

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The line stays within what engines mean alike; whether answers are equal, ``make test-spark`` finds out."""
+
+import ibis
+import ibis.expr.operations as ops
+import pytest
+from line import expressions
+
+from whoneeds.analysis.coverage import count_unknown_ends, summarize_gaps, summarize_hosts
+from whoneeds.analysis.macroscope import extract_dependencies
+from whoneeds.collector.applications import find_applications, mark_parts
+from whoneeds.collector.clocks import compare_clocks, find_shifts, find_steps
+from whoneeds.collector.flows import FlowSettings
+from whoneeds.collector.local_uses import find_local_uses
+from whoneeds.model.conclusions import ApplicationInstance, Attribution, ServiceUse
+from whoneeds.model.evidence import (
+    FlowRecord,
+    Gap,
+    ProcessRecord,
+    SegmentHeader,
+    SocketRecord,
+    UnixConnectionRecord,
+)
+from whoneeds.model.schema import table_name
+from whoneeds.store.columns import ibis_schema
+
+
+def table(record):
+    """The table of a record, as a name with columns."""
+    return ibis.table(ibis_schema(record), name=table_name(record))
+
+
+def rest_of_the_line():
+    """Expressions that are not made of flows."""
+    uses, instances, processes = table(ServiceUse), table(ApplicationInstance), table(ProcessRecord)
+    steps = find_steps(table(SegmentHeader))
+    held = {}
+
+    def keep(expression, _number=None, /):
+        held[f"held_{len(held)}"] = expression
+        return ibis.table(expression.schema(), name=f"held_{len(held)}")
+
+    made = {
+        "dependency": extract_dependencies(uses, instances),
+        "local_use": find_local_uses(uses, table(UnixConnectionRecord), processes),
+        "parts": mark_parts(instances, find_applications(processes, keep)),
+        "clocks": compare_clocks(table(SocketRecord), steps),
+        "shifts": find_shifts(steps, {}),
+        "hosts": summarize_hosts(table(SegmentHeader)),
+        "gaps": summarize_gaps(table(Gap)),
+        "unknown ends": count_unknown_ends(
+            table(FlowRecord), table(Attribution), table(SocketRecord), table(SegmentHeader)
+        ),
+    }
+    return made | held
+
+
+@pytest.fixture(scope="module")
+def line():
+    """Every expression of the line by name."""
+    return dict(expressions(FlowSettings(), None)) | rest_of_the_line()
+
+
+@pytest.mark.parametrize("dialect", ["duckdb", "databricks"])
+def test_every_expression_translates(line, dialect):
+    """Every expression of the line becomes SQL of DuckDB and of Spark."""
+    for name, expression in line.items():
+        assert "SELECT" in str(ibis.to_sql(expression, dialect=dialect)), name
+
+
+def test_nothing_is_asked_that_engines_answer_differently(line):
+    """No expression takes Ibis's argmax or argmin, joins as of a time, or casts a broken number to a whole one."""
+    found = []
+    for name, expression in line.items():
+        node = expression.op()
+        found += [(name, type(one).__name__) for one in node.find((ops.ArgMax, ops.ArgMin))]
+        found += [(name, "cast") for one in node.find(ops.Cast) if one.arg.dtype.is_floating() and one.to.is_integer()]
+        found += [(name, "asof") for one in node.find(ops.JoinLink) if one.how == "asof"]
+    assert found == []
