@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""``python -m tests.spark.compare``: the whole line on DuckDB and on a cluster, every table held against the other.
+
+Run by ``python -m tests.spark`` in an environment that has Spark.
+"""
+
+import json
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tests.bench.fleet_evidence import write_fleet
+from tests.spark.cluster import WORKERS, run_cluster
+from tests.spark.fleets import gather_fleets, same_rows, write_fleets
+from whoneeds import pipeline
+from whoneeds.analysis.coverage import count_unknown_ends, summarize_gaps, summarize_hosts
+from whoneeds.collector.connections import join_connections
+from whoneeds.model.conclusions import Attribution
+from whoneeds.model.evidence import FlowRecord, Gap, ProcessRecord, SegmentHeader, SocketRecord
+from whoneeds.store import EngineSettings, open_store
+
+TABLES = (
+    "flow", "attribution", "application_instance", "service_use", "local_use", "dependency",
+)  # fmt: skip
+
+
+def walk(path: Path, settings: EngineSettings) -> dict[str, pa.Table]:
+    """All that the line makes of a store, and what is asked of it afterwards."""
+    with open_store(path, write=True, settings=settings) as store:
+        pipeline.flows(store)
+        pipeline.attribute(store)
+        pipeline.instances(store)
+        pipeline.dependencies(store)
+        table = store.table
+        ends = (table(FlowRecord), table(Attribution), table(SocketRecord), table(SegmentHeader))
+        asked: dict[str, Any] = {
+            "connections": join_connections(table(FlowRecord), table(Attribution), table(ProcessRecord)),
+            "hosts": summarize_hosts(table(SegmentHeader)),
+            "gaps": summarize_gaps(table(Gap)),
+            "unknown ends": count_unknown_ends(*ends),
+        }
+        made = {name: store.read(rows) for name, rows in asked.items()}
+    made = {name: rows.sort_by([(column, "ascending") for column in rows.column_names]) for name, rows in made.items()}
+    return made | {name: pq.read_table(path / "conclusions" / f"{name}.parquet") for name in TABLES}
+
+
+def compare(name: str, write: Callable[[Path], Any], folder: Path, master: str) -> dict[str, Any]:
+    """One store, worked out twice."""
+    store, twin = folder / name / "duckdb", folder / name / "spark"
+    (folder / name).mkdir()
+    write(store)
+    shutil.copytree(store, twin)
+    ours = walk(store, EngineSettings())
+    begin = time.monotonic()
+    theirs = walk(twin, EngineSettings(name="spark", spark_master=master))
+    spent = time.monotonic() - begin
+    found: dict[str, Any] = {"fleet": name, "spark_s": round(spent, 1), "rows": {}, "different": {}}
+    for table, rows in ours.items():
+        found["rows"][table] = rows.num_rows
+        if different := same_rows(rows, theirs[table]):
+            found["different"][table] = different
+    print(f"test-spark: {name}: {found['rows']}, {spent:.0f} s on Spark", flush=True)
+    for table, different in found["different"].items():
+        print(f"test-spark: {name}: {table} DIFFERS:", *different[:6], sep="\n  ", flush=True)
+    return found
+
+
+def main() -> int:
+    """Compare; the exit code is 1 if any table differs."""
+    fleets = gather_fleets()
+    with tempfile.TemporaryDirectory() as folder, run_cluster(Path(folder)) as master:
+        print(f"test-spark: {len(fleets)} fleets of the collector's tests, {WORKERS} workers at {master}", flush=True)
+        results = [
+            compare("tests", lambda path: write_fleets(path, fleets), Path(folder), master),
+            compare("generated", lambda path: write_fleet(path, 12_000, hosts=12, days=2), Path(folder), master),
+        ]
+    out = Path("build/test-spark.json")
+    out.write_text(json.dumps({"schema": 1, "results": results}, indent=1) + "\n", encoding="utf-8")
+    different = sum(len(result["different"]) for result in results)
+    rows = sum(sum(result["rows"].values()) for result in results)
+    print(
+        f"test-spark: {rows} rows of {sum(len(result['rows']) for result in results)} tables, {different} tables differ"
+    )
+    return 1 if different or not rows else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
