@@ -66,7 +66,7 @@ class CaptureReader:
         self._buffer = np.zeros(_BUFFER_BYTES, np.uint8)
         self._begin = self._end = 0
         self._offset = 0  # of the buffer's first byte in the file
-        self._rest = b""
+        self._rest = memoryview(b"")  # a view: a large piece would be copied anew for each buffer
         self._records = np.zeros(_MOST_RECORDS, RECORD)
 
     def __iter__(self) -> Iterator[Records]:
@@ -96,7 +96,7 @@ class CaptureReader:
             self._begin, self._end = 0, left
         while self._end < _BUFFER_BYTES:
             if not self._rest:
-                self._rest = next((piece for piece in self._pieces if piece), b"")
+                self._rest = memoryview(next((piece for piece in self._pieces if piece), b""))
                 if not self._rest:
                     break
             taken = min(len(self._rest), _BUFFER_BYTES - self._end)

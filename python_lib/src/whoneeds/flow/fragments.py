@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Putting IP packets together that came in fragments, in bounded memory.
 
-Where fragments overlap, what came first counts. A packet of which a part is missing, or was cut by the capture, is
-never metered: which flow it belongs to would be known, and how long it was would not.
+Where fragments overlap, what came first counts. A packet of which a part is missing is never metered: which flow it
+belongs to would be known, and how long it was would not. Where the capture itself cut fragments short, nothing can be
+put together; then the first one, which holds the ports, counts as a packet by itself and the others do not, as in Zeek.
 """
 
 from typing import Any, NamedTuple
@@ -46,12 +47,12 @@ class Fragments:
         ----------
         data : uint8 array
         packet, addresses : arrays
-            As the decoder left them. Once the packet is whole, its protocol and its length are written to it.
+            As the decoder left them. Once there is a body, its protocol and lengths are written to the packet.
 
         Returns
         -------
         bytes or None
-            The packet's body, if it is whole now.
+            The packet's body, if it is whole now, or what was captured of a first fragment that the capture cut.
         """
         body, end, header = int(packet[BODY]), int(packet[BODY_END]), int(packet[HEADER])
         if packet[FAMILY] == 4:
@@ -70,6 +71,9 @@ class Fragments:
             protocol if packet[FAMILY] == 4 else 0,
         )
         content = bytes(data[body:end])
+        if end < packet[WIRE_END] and begin == 0 and more:
+            packet[PROTOCOL], packet[WIRE_END] = protocol, int(packet[WIRE_END]) - body
+            return content
         if end < packet[WIRE_END] or begin + len(content) > _MOST_PACKET_BYTES or (more and len(content) % 8):
             self._forget(key)
             return None
@@ -90,6 +94,7 @@ class Fragments:
             return None
         self._drop(key)
         packet[PROTOCOL], packet[IP_BYTES] = waiting.facts["protocol"], waiting.facts["header"] + len(whole)
+        packet[WIRE_END] = len(whole)
         return whole
 
     def _keep_within_bounds(self, key: tuple[Any, ...]) -> None:

@@ -42,8 +42,8 @@ from whoneeds.flow.compiled.packet import (
     UDP,
     WIRE_END,
 )
+from whoneeds.flow.compiled.table import MAPPED
 
-_MAPPED = np.uint64(0x0000FFFF00000000)
 _MOST_EXTENSIONS = 10
 _HOP_BY_HOP, _ROUTING, _FRAGMENT, _AUTHENTICATION, _DESTINATION, _NOTHING, _MOBILITY = 0, 43, 44, 51, 60, 59, 135
 
@@ -91,8 +91,8 @@ def _decode_4(data, at, end, wire_end, packet, addresses, check):
         return SKIPPED
     if check and not is_right(sum_words(data, at, at + header)):
         return SKIPPED
-    addresses[0], addresses[1] = np.uint64(0), _MAPPED | np.uint64(long_word(data, at + 12))
-    addresses[2], addresses[3] = np.uint64(0), _MAPPED | np.uint64(long_word(data, at + 16))
+    addresses[0], addresses[1] = np.uint64(0), MAPPED | np.uint64(long_word(data, at + 12))
+    addresses[2], addresses[3] = np.uint64(0), MAPPED | np.uint64(long_word(data, at + 16))
     packet[IP_BYTES], packet[FAMILY], packet[HEADER] = total, 4, at
     packet[WIRE_END] = at + total
     packet[BODY], packet[BODY_END] = at + header, min(end, at + total)

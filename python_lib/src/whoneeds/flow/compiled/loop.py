@@ -50,6 +50,7 @@ from whoneeds.flow.compiled.table import (
 )
 from whoneeds.flow.compiled.tcp import is_reused, take_segment
 from whoneeds.flow.compiled.tunnels import is_ip_tunnel, open_ip_tunnel, open_udp_tunnel
+from whoneeds.flow.compiled.warm import AHEAD, warm
 
 #: Why the loop came back: all is read; a fragment is at hand; rows must be taken away; the table is full.
 ALL_READ, HAS_FRAGMENT, HAS_ROWS, IS_FULL = range(4)
@@ -71,8 +72,8 @@ class State(NamedTuple):
         Ports of services, of TCP and of UDP.
     limits : int64 array
         Timeouts.
-    packet, addresses, key : arrays
-        The packet at hand.
+    packet, addresses, key, places : arrays
+        The packet at hand, and where the next ones have their flows.
     """
 
     flows: Any
@@ -86,6 +87,7 @@ class State(NamedTuple):
     packet: Any
     addresses: Any
     key: Any
+    places: Any
 
 
 def make_state(most_flows: int, ports: Any, limits: Any) -> State:
@@ -99,6 +101,7 @@ def make_state(most_flows: int, ports: Any, limits: Any) -> State:
         np.zeros(SIZE, np.int64),
         np.zeros(4, np.uint64),
         np.zeros(5, np.uint64),
+        np.zeros(AHEAD, np.int64),
     )
 
 
@@ -126,8 +129,11 @@ def run(data, records, begin, count, state, check, depth, seed):
     """
     packet, numbers = state.packet, state.numbers
     most_rows, most_flows = len(state.done) - _MARGIN, len(state.flows) - _MARGIN
-    at = begin
+    at = warmed = begin
     while at < count:
+        if at >= warmed:
+            warmed = min(at + AHEAD, count)
+            packet[SIZE - 1] = warm(data, records, at, warmed, state, seed, state.places)
         if numbers[DONE_COUNT] >= most_rows:
             return at, HAS_ROWS
         if numbers[COUNT] >= most_flows:
@@ -170,9 +176,9 @@ def take_datagram(data, at, end, wire_end, state, check, depth, seed):
 
 @njit
 def take_whole(data, end, state, check, depth, seed):
-    """Take in an IP packet that was put together from fragments: its headers are decoded, its body is this."""
+    """Take in an IP packet that came in fragments: its headers are decoded, this is its body, its length is known."""
     packet = state.packet
-    packet[BODY_END], packet[WIRE_END] = end, end
+    packet[BODY_END] = end
     if decode_transport(data, packet, False) == SKIPPED:
         state.numbers[SKIPPED_PACKETS] += 1
         return

@@ -54,6 +54,8 @@ NUMBERS = 16
 #: Timeouts, by place, in nanoseconds.
 TCP_IDLE, OPENING_IDLE, UDP_IDLE, OTHER_IDLE, ATTEMPT, CLOSE_DELAY = range(6)
 NEVER = np.int64(1 << 62)
+#: What stands before an IPv4 address in the lower half of an IPv6 one.
+MAPPED = np.uint64(0x0000FFFF00000000)
 
 _LINGER_NS, _FIRST_TICK_NS, _TICK_NS = 5_000_000_000, 5_000_000_000, 6_000_000_000
 _P1, _P2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)
