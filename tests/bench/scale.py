@@ -130,10 +130,16 @@ def main() -> int:
     if given.measure:
         print(json.dumps(measure(given.measure, given.engine, given.spark_master)))
         return 0
-    sizes = []
+    sizes: list[dict[str, Any]] = []
+    failed_days = None
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
         for times in given.sizes:
-            size = run_size(Path(folder), given.days * times, given.engine, given.spark_master)
+            try:
+                size = run_size(Path(folder), given.days * times, given.engine, given.spark_master)
+            except subprocess.CalledProcessError:
+                failed_days = given.days * times
+                print(f"scale: {failed_days} days: the line did not get through, see above", flush=True)
+                break
             sizes.append(size)
             print(f"scale: {size['days']} days: {size['cpu_s_per_million']:.1f} CPU s a million flows", flush=True)
     document = {
@@ -142,13 +148,15 @@ def main() -> int:
         "engine": given.engine,
         "load": [round(load, 1) for load in os.getloadavg()],
         "sizes": sizes,
-        "verdicts": judge(sizes),
+        "failed_days": failed_days,
+        "verdicts": judge(sizes) if sizes else [],
     }
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    print("\n".join(render(document)))
+    if sizes:
+        print("\n".join(render(document)))
     print(f"scale: written to {given.out}")
-    return 0
+    return 0 if failed_days is None else 1
 
 
 if __name__ == "__main__":
