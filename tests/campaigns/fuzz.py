@@ -3,6 +3,7 @@
 
 import random
 
+from tests.campaigns.fuzz_captures import fuzz_captures
 from tests.campaigns.fuzz_documents import fuzz_facts, fuzz_states
 from tests.campaigns.fuzz_lives import fuzz_lives
 from tests.campaigns.fuzz_parsers import fuzz_addresses, fuzz_proc_files, fuzz_sock_diag
@@ -25,6 +26,7 @@ def run(result: Result) -> None:
         (fuzz_kernel_types, 1.0),
         (fuzz_rings, 2.0),
         (fuzz_told_tasks, 2.0),
+        (fuzz_captures, 1.0),
         (fuzz_store, 0.5),
     )
     for number, (trial, share) in enumerate(trials):

@@ -44,7 +44,7 @@ def test_nothing_acknowledged_is_lost_to_power_cuts(tmp_path):
 
 
 def test_no_damaged_input_does_harm(tmp_path):
-    """Damaged segments, answers and words of the kernel, and documents are refused or read as what they say."""
+    """Damaged segments, answers of the kernel, documents and captures are refused or read as what they say."""
     found = run_campaign("fuzz", 600, tmp_path)
     assert found["violations"] == 0
     assert found["figures"]["damaged_segments"] > 500
@@ -53,3 +53,5 @@ def test_no_damaged_input_does_harm(tmp_path):
     assert found["figures"]["forged_records_taken"] > 10
     assert found["figures"]["damaged_rings"] > 1000
     assert found["figures"]["damaged_store_files"] >= 300
+    assert found["figures"]["damaged_captures"] == 600
+    assert found["figures"]["flows_kept_before_damage"] > 100
