@@ -2,10 +2,10 @@
 """``python -m tests.bench.meter``: what metering a capture costs, beside the meters that others use.
 
 A capture is made of so many TCP conversations of fifty packets each, all at the same time and in no order, as on a busy
-link; headers only (96 bytes are kept of
-packets of up to 1 500) or whole packets. Each meter reads it from the page cache in a process of its own, whose CPU
-time (user and system) and largest memory are taken at its end. Ours is the command as shipped, writing CSV; a second row of
-it is its start on an empty capture. What is not installed is said and left out.
+link; headers only (96 bytes are kept of packets of up to 1 500) or whole packets. Each meter reads it from the page
+cache in a process of its own, whose CPU time (user and system) and largest memory are taken at its end. Ours is the
+command as shipped, writing CSV; what its start takes on an empty capture is printed below. What is not installed is
+said and left out.
 """
 
 import argparse

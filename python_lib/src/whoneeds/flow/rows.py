@@ -27,7 +27,7 @@ WORDS = {
 }  # fmt: skip
 
 
-@lru_cache(1 << 16)
+@lru_cache(1 << 14)
 def address_of(high: int, low: int) -> tuple[str, bytes]:
     """An address as text and as bytes."""
     if high == 0 and low >> 32 == _MAPPED_HIGH:

@@ -56,7 +56,7 @@ from whoneeds.flow.compiled.warm import AHEAD, warm
 ALL_READ, HAS_FRAGMENT, HAS_ROWS, IS_FULL = range(4)
 #: Rows that one packet can finish, and flows that it can begin, at most.
 _MARGIN = 32
-_DONE_ROWS, _PIECES = 1 << 14, 1 << 16
+_DONE_ROWS, _PIECES = 1 << 12, 1 << 16
 
 
 class State(NamedTuple):

@@ -26,9 +26,9 @@ def warm(data, records, begin, end, state, seed, places):
         record = records[number]
         at = record["at"] + 14
         place = -1
-        if record["link"] == ETHERNET and record["kept"] >= _SHORTEST and data[at] == 0x45 and data[at - 2] == 8:
-            if data[at + 9] in (TCP, UDP):
-                place = _place(data, at, state.key, seed, state.heads)
+        is_usual = record["link"] == ETHERNET and record["kept"] >= _SHORTEST
+        if is_usual and data[at] == 0x45 and data[at - 2] == 8 and data[at + 9] in (TCP, UDP):
+            place = _place(data, at, state.key, seed, state.heads)
         places[number - begin] = place
         if place >= 0:
             touched ^= state.heads[place]
