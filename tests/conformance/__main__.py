@@ -48,9 +48,7 @@ def main() -> int:
     by_capture = sum(row["equal"] / max(row["zeek"], row["ours"], 1) for row in rows) / len(rows)
     whole = sum(row["equal"] == row["zeek"] == row["ours"] for row in rows)
     share = equal / max(zeek, ours)
-    print(
-        f"\n{equal} of {zeek} flows are equal ({ours} of ours): {share:.2%}; mean over captures {by_capture:.2%};"
-    )
+    print(f"\n{equal} of {zeek} flows are equal ({ours} of ours): {share:.2%}; mean over captures {by_capture:.2%};")
     print(f"{whole} of {len(rows)} captures are equal as a whole; wanted: {asked.least:.0%} of the flows")
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     totals = {"zeek": zeek, "ours": ours, "equal": equal, "share": share, "mean_share": by_capture}
