@@ -211,7 +211,8 @@ def _take_packet(state, seed):
     at = find_flow(state.key, chain, state.heads, flows)
     now = packet[TIME_NS]
     if at >= 0:
-        over = is_over(at, now, flows, ends, state.limits)
+        # by the newest time that was seen, as timers would: what was over stays so, whatever time a late packet claims
+        over = is_over(at, numbers[NOW], flows, ends, state.limits)
         if not over and packet[PROTOCOL] == TCP and not packet[IS_BAD]:
             orig_side = flows[at]["orig_side"]
             if is_reused(ends[2 * at + orig_side], ends[2 * at + 1 - orig_side], packet):
