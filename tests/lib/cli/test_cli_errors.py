@@ -2,6 +2,7 @@
 """Wrong input: a clear error that says what was expected, what was found and what to do."""
 
 import fcntl
+import json
 import os
 import subprocess
 import sys
@@ -32,6 +33,18 @@ def test_empty_store(whoneeds, tmp_path, verb):
         pass
     done = whoneeds(verb, "--store", tmp_path / "store")
     assert_explained(done, 1, "the store is empty", "expected:", "found:", "run whoneeds ingest DIR")
+
+
+@pytest.mark.parametrize("verb", ["deps", "connections", "facts", "attribute", "analyze"])
+def test_a_store_of_a_monitor_alone(whoneeds, tmp_path, verb):
+    """A store that only holds what a monitor saw is not called empty: what is missing is evidence of hosts."""
+    log = {"ts": 1.7e9, "uid": "C1", "id.orig_h": "10.0.0.1", "id.orig_p": 40000, "id.resp_h": "10.0.0.2"}
+    log |= {"id.resp_p": 80, "proto": "tcp", "duration": 0.5, "conn_state": "SF", "orig_pkts": 5, "resp_pkts": 4}
+    (tmp_path / "conn.log").write_text(json.dumps(log) + "\n")
+    words = ("import", "zeek", tmp_path / "conn.log", "--host", "mon1", "--store", tmp_path / "store")
+    assert whoneeds(*words).code == 0
+    done = whoneeds(verb, "--store", tmp_path / "store")
+    assert_explained(done, 1, "no host was looked at", "watched on the wire", "whoneeds ingest")
 
 
 @pytest.mark.parametrize("words", [("deps",), ("connections",), ("facts",), ("analyze",)])

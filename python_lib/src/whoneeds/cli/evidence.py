@@ -42,6 +42,12 @@ def require_segments(store: Store) -> list[dict[str, Any]]:
         If nothing was ever taken in: an empty answer would look like a finding.
     """
     hosts: list[dict[str, Any]] = store.read(summarize_hosts(store.table(SegmentHeader))).to_pylist()
+    if not hosts and store.segment_hosts():
+        raise StoreError(
+            "no host was looked at", expected="evidence of at least one host",
+            found=f"in {store.path} only flows that somebody watched on the wire",
+            remedy="take in segments of hosts (whoneeds ingest) or their own logs (whoneeds import sysmon) as well",
+        )  # fmt: skip
     if not hosts:
         raise StoreError(
             "the store is empty", expected=f"evidence in {store.path}", found="no segment that could be used",
