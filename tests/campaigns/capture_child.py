@@ -54,14 +54,7 @@ def _wrongs(forged: Forged, content: bytes, rng: random.Random, known: dict, fig
     first = next((at for at, (a, b) in enumerate(zip(content, forged.content, strict=False)) if a != b), None)
     offset = min(len(content), len(forged.content)) if first is None else first
     ended = _ended_before(forged, offset, known)
-    went_on = {row.flow_id: row for row in rows}
-    for row in ended - set(rows):
-        now = went_on.get(row.flow_id)
-        # a record whose damaged time lies before its flow's end is one of its packets, as far as anybody can tell
-        if now is not None and now.orig_packets + now.resp_packets > row.orig_packets + row.resp_packets:
-            figures["flows_that_damage_added_to"] += 1
-        else:
-            wrongs.append(f"lost a flow that ended before byte {offset}: {row}")
+    wrongs += [f"lost a flow that ended before byte {offset}: {row}" for row in ended - set(rows)]
     shorter = len(content) < len(forged.content) and first is None
     if shorter and len(content) > forged.head_bytes and len(content) not in forged.ends and not metered.problems:
         wrongs.append(f"nothing said of the end at byte {len(content)}")

@@ -355,5 +355,21 @@ def _tunnels() -> dict[str, Timed]:
     return made
 
 
+def _late() -> dict[str, Timed]:
+    """Packets whose time, or whose place, is behind the end of their flow."""
+    other, asked = datagram("10.0.0.9", 5000, "10.0.0.2", 53), datagram("10.0.0.1", 5000, "10.0.0.2", 53)
+    one, two = Talk(), Talk()
+    return {
+        "rejected, and an answer of before that comes late": [
+            (0, one.say("c", "S")), (1, one.say("c", "R")), (400_000, other), (2, one.say("s", "RA")),
+        ],
+        "idle, and a packet of before that comes late": [(0, asked), (400_000, other), (50, asked)],
+        "reset by one end, then closed by the other": [
+            (0, two.say("c", "A")), (1, two.say("c", "PA", b"x")), (2, two.say("c", "R")), (4_000, two.say("s", "FA")),
+            (8_000, two.say("c", "PA", b"y")), (20_000, two.say("c", "PA", b"z")),
+        ],
+    }  # fmt: skip
+
+
 TCP_CASES, OTHER_CASES, TUNNEL_CASES = _tcp_others(), _others(), _tunnels()
-CASES: dict[str, Timed] = {**TCP_CASES, **OTHER_CASES, **TUNNEL_CASES}
+CASES: dict[str, Timed] = {**TCP_CASES, **OTHER_CASES, **TUNNEL_CASES, **_late()}

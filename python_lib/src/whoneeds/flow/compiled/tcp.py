@@ -270,7 +270,7 @@ def _close(flow, end, peer, limits):
         return
     end["did_close"] = 1
     if end["state"] == RESET or peer["did_close"] or peer["state"] == INACTIVE:
-        flow["close_ns"] = min(flow["close_ns"], flow["last_ns"] + limits[CLOSE_DELAY])
+        flow["close_ns"] = flow["last_ns"] + limits[CLOSE_DELAY]  # anew, if the other end closed before
     elif end["before"] != INACTIVE:
         flow["tick_ns"] = min(flow["tick_ns"], flow["last_ns"] + _TICK_NS)
 
