@@ -296,10 +296,11 @@ def test_a_reader_that_uses_up_its_time_is_replaced(tmp_path: Path) -> None:
     """A segment that takes longer than it may is set aside, and the others go on with another reader."""
     busy = Host("web1", ("10.0.0.1",)).segment()
     curl = busy.process("curl", 7)
-    for number in range(60_000):
-        busy.socket(("10.0.0.1", number % 60_000 + 1), ("10.0.0.9", 80), (0, 50), curl)
+    for number in range(180_000):
+        busy.socket(("10.0.0.1", number % 60_000 + 1), ("10.0.0.9", 80 + number // 60_000), (0, 50), curl)
     deliver(tmp_path / "incoming", busy, small_host("web2"))
-    result, held = take(tmp_path, limits=ReaderLimits(wall_s=1.5))
+    # enough for a reader to start on a machine with much else to do, and not for the rows
+    result, held = take(tmp_path, limits=ReaderLimits(wall_s=3.0))
     assert [(put.host, put.reason) for put in result.quarantined] == [("web1", "crashed")]
     assert len(held[SegmentHeader]) == 1
 

@@ -8,7 +8,7 @@ import json
 import secrets
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
@@ -79,8 +79,14 @@ def flows(
     )  # fmt: skip
     write = {FlowFormat.CSV: _write_csv, FlowFormat.JSON: _write_json, FlowFormat.PARQUET: _write_parquet}[form]
     said: list[str] = []
-    with _sink(out) as sink:
-        write(sink, _meter(captures, settings, host, said))
+    try:
+        with _sink(out) as sink:
+            write(sink, _meter(captures, settings, host, said))
+            sink.flush()
+    except BrokenPipeError:
+        raise  # whoever read has enough
+    except OSError as error:
+        raise HostError("output", expected="a place that can be written", found=f"{out}: {error.strerror}") from error
     for problem in said:
         say(problem)
     raise typer.Exit(DONE_IN_PART if said else DONE)
@@ -159,20 +165,13 @@ def _told(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
             progress.advance(task, len(piece))
 
 
-@contextmanager
-def _sink(out: Path) -> Iterator[BinaryIO]:
+def _sink(out: Path) -> AbstractContextManager[BinaryIO]:
     """Where rows go; a file appears when it is whole."""
     if out == _STANDARD:
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-        return
+        return nullcontext(sys.stdout.buffer)
     from whoneeds.store.durable import replace_file
 
-    try:
-        with replace_file(out) as file:
-            yield file
-    except OSError as error:
-        raise HostError("output", expected="a file that can be written", found=f"{out}: {error.strerror}") from error
+    return replace_file(out)
 
 
 def _names() -> list[str]:

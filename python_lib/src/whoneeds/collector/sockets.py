@@ -23,7 +23,6 @@ class Keep(Protocol):
 
     def __call__(self, table: ibis.Table, number: str | None = None, /) -> ibis.Table:
         """The table, held."""
-        ...
 
 
 #: States that a TCP socket has only after both ends agreed to speak.

@@ -82,7 +82,7 @@ class ZeekParser:
             self._separator = made
             self.recognised += 1
             return
-        name, _, rest = text.partition(self._separator)
+        name, _blank, rest = text.partition(self._separator)
         if name == "#fields":
             fields = rest.split(self._separator)
             if len(fields) > _MOST_FIELDS or len(set(fields)) != len(fields):

@@ -60,30 +60,24 @@ class Engine(Protocol):
 
     def open_files(self, paths: Sequence[Path], schema: pa.Schema) -> ibis.Table:
         """The rows of Parquet files, all of this schema; an empty table for no files."""
-        ...
 
     def open_rows(self, rows: pa.Table) -> ibis.Table:
         """Rows in hand as a table."""
-        ...
 
     def keep(self, expression: ibis.Table, number: str | None = None) -> ibis.Table:
         """Work an expression out now and hold its rows for as long as anybody refers to them.
 
         With ``number``, a column of this name is added that is another whole number in every row.
         """
-        ...
 
     def read(self, expression: ibis.Table) -> pa.Table:
         """All rows of an expression, in memory."""
-        ...
 
     def stream(self, expression: ibis.Table, sorted_by: Sequence[str]) -> Iterator[pa.Table]:
         """The rows of an expression piece by piece, in order of these columns (unknown ones last)."""
-        ...
 
     def close(self) -> None:
         """End the engine, and remove all that it wrote into its scratch folder."""
-        ...
 
 
 def open_engine(root: Path, scratch: Path, settings: EngineSettings) -> Engine:
