@@ -12,6 +12,7 @@ from whoneeds.collector.applications import find_applications, mark_parts
 from whoneeds.collector.clocks import compare_clocks, find_shifts, find_steps
 from whoneeds.collector.flows import FlowSettings
 from whoneeds.collector.local_uses import find_local_uses
+from whoneeds.collector.watched import join_watched
 from whoneeds.model.conclusions import ApplicationInstance, Attribution, ServiceUse
 from whoneeds.model.evidence import (
     FlowRecord,
@@ -19,7 +20,9 @@ from whoneeds.model.evidence import (
     ProcessRecord,
     SegmentHeader,
     SocketRecord,
+    TranslationRecord,
     UnixConnectionRecord,
+    WireFlow,
 )
 from whoneeds.model.schema import table_name
 from whoneeds.store.columns import ibis_schema
@@ -40,7 +43,13 @@ def rest_of_the_line():
         held[f"held_{len(held)}"] = expression
         return ibis.table(expression.schema(), name=f"held_{len(held)}")
 
+    def read(expression):
+        held[f"read_{len(held)}"] = expression
+        return []
+
+    watched = table(WireFlow), table(TranslationRecord), table(SegmentHeader)
     made = {
+        "watched": join_watched(table(FlowRecord), *watched, keep, read)[0],
         "dependency": extract_dependencies(uses, instances),
         "local_use": find_local_uses(uses, table(UnixConnectionRecord), processes),
         "parts": mark_parts(instances, find_applications(processes, keep)),

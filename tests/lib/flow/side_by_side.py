@@ -3,6 +3,7 @@
 
 from collections.abc import Iterable
 
+from tests.conformance.zeek_state import conn_state
 from tests.lib.flow.oracle import Oracle, OracleFlow
 from whoneeds.flow import MeterSettings, meter_capture
 from whoneeds.model.evidence import WireFlow
@@ -96,26 +97,5 @@ def _of_row(row: WireFlow, by_id: dict[str, WireFlow]) -> dict:
     if row.protocol == "tcp":
         told["missed"] = row.missed_bytes
     if row.protocol in ("tcp", "udp"):
-        told["state"] = zeek_state(row)
+        told["state"] = conn_state(row)
     return told
-
-
-def zeek_state(row: WireFlow) -> str:
-    """Zeek's word for the end that a wire flow tells in three."""
-    orig_open, resp_open = row.handshake in ("full", "orig"), row.handshake in ("full", "resp")
-    if row.protocol == "udp":
-        return {(True, True): "SF", (True, False): "S0", (False, True): "SHR"}[
-            row.orig_packets > 0, row.resp_packets > 0
-        ]
-    told = {"fin": "SF", "rejected": "REJ", "unanswered": "S0"}.get(row.end)
-    if told is not None:
-        return told
-    if row.end == "rst":
-        if row.closed_by == "resp":
-            return "RSTR" if orig_open else "RSTRH"
-        return "RSTO" if resp_open else "RSTOS0" if orig_open else "OTH"
-    if row.closed_by == "orig":
-        return "S2" if resp_open else "SH"
-    if row.closed_by == "resp":
-        return "S3" if orig_open else "SHR"
-    return "S1" if row.handshake == "full" else "OTH"

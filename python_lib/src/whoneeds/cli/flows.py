@@ -2,14 +2,15 @@
 """The verb ``flows``: what conversations a capture shows."""
 
 import csv
-import gzip
 import io
 import json
 import secrets
 import sys
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
@@ -23,12 +24,9 @@ if TYPE_CHECKING:
     from whoneeds.flow import Metered, MeterSettings
 
 _PIECE_BYTES = 1 << 20
-_GZIP_MAGIC = b"\x1f\x8b"
 #: A capture that is shorter is through before anybody wonders.
 _LONG_BYTES = 64 << 20
 _STANDARD = Path("-")
-#: Text that a spreadsheet takes for a formula begins so; a file's name is the only text here that somebody chooses.
-_FORMULA_BEGINS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 class FlowFormat(StrEnum):
@@ -64,8 +62,8 @@ def flows(
     """Meter captures: one row for each conversation in them, whatever it is wrapped in.
 
     Who began, how it ended, packets and bytes of each side, and what was missed. Each capture is metered by itself, in
-    one pass and in memory that does not grow with it. A capture that is damaged is read up to there; then the exit code
-    is 4.
+    one pass and in memory that does not grow with it. A capture that is damaged is read up to there. What could not be
+    metered is said, and the exit code is 4.
     """
     from whoneeds.flow import MeterSettings
 
@@ -95,6 +93,7 @@ def flows(
 def _meter(captures: list[Path], settings: "MeterSettings", host: str, said: list[str]) -> Iterator[dict[str, Any]]:
     """Flows of all captures, in batches of columns; what could not be read is added to what is to be said."""
     from whoneeds.flow import meter_capture
+    from whoneeds.render.csv_rows import guard_text
     from whoneeds.render.visible import make_visible
 
     for number, path in enumerate(captures):
@@ -102,10 +101,10 @@ def _meter(captures: list[Path], settings: "MeterSettings", host: str, said: lis
         if [one.name for one in captures].count(path.name) > 1:
             label = f"{number + 1}:{label}"
         with ExitStack() as stack:
-            metered = meter_capture(_pieces(path, stack), settings, host=host, label=_guarded(label))
+            metered = meter_capture(_pieces(path, stack), settings, host=host, label=guard_text(label))
             try:
                 yield from metered.columns()
-            except (OSError, EOFError) as error:
+            except (OSError, EOFError, zlib.error) as error:
                 metered.problems.append(f"the file cannot be read further: {error}")
         if metered.problems and not metered.packets and len(captures) == 1:
             raise HostError("this cannot be metered", expected="a capture", found=f"{label}: {metered.problems[0]}")
@@ -120,37 +119,21 @@ def _say_count(label: str, metered: "Metered") -> None:
         say(f"{make_visible(label)}: {metered.packets} packets, {metered.skipped} of them in no flow")
 
 
-def _guarded(label: str) -> str:
-    return "'" + label if label.startswith(_FORMULA_BEGINS) else label
-
-
 def _pieces(path: Path, stack: ExitStack) -> Iterator[bytes]:
-    """A capture in pieces, decompressed if it is compressed; with progress if it is long and somebody looks."""
+    """A capture in pieces, unpacked if it is packed; with progress if it is long and somebody looks."""
+    from whoneeds.intake.lines import unpack
+
+    if path == _STANDARD:
+        return iter(partial(sys.stdin.buffer.read, _PIECE_BYTES), b"")
     try:
-        file: BinaryIO = stack.enter_context(path.open("rb")) if path != _STANDARD else sys.stdin.buffer
-        size = 0 if path == _STANDARD else path.stat().st_size
-        first = file.read(_PIECE_BYTES)
+        file = stack.enter_context(path.open("rb"))
+        return _told(iter(partial(unpack(file).read, _PIECE_BYTES), b""), file, path.stat().st_size)
     except OSError as error:
         raise HostError("capture", expected="a file", found=f"{path}: {error.strerror}") from error
-    if first.startswith(_GZIP_MAGIC):
-        if path == _STANDARD:
-            raise SettingsError(
-                "a compressed capture", expected="a file", found="standard input", remedy="decompress it on the way"
-            )
-        unpacked = stack.enter_context(gzip.open(path, "rb"))  # noqa: SIM115 - the stack closes it
-        return iter(lambda: unpacked.read(_PIECE_BYTES), b"")
-    return _told(_chain(first, file), size)
 
 
-def _chain(first: bytes, file: BinaryIO) -> Iterator[bytes]:
-    piece = first
-    while piece:
-        yield piece
-        piece = file.read(_PIECE_BYTES)
-
-
-def _told(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
-    """The same pieces, and how far that is on a terminal."""
+def _told(pieces: Iterable[bytes], file: BinaryIO, size: int) -> Iterator[bytes]:
+    """The same pieces, and how far in the file that is on a terminal."""
     if size < _LONG_BYTES or not sys.stderr.isatty():
         yield from pieces
         return
@@ -162,7 +145,7 @@ def _told(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
         task = progress.add_task("", total=size)
         for piece in pieces:
             yield piece
-            progress.advance(task, len(piece))
+            progress.update(task, completed=file.tell())
 
 
 def _sink(out: Path) -> AbstractContextManager[BinaryIO]:

@@ -7,6 +7,7 @@ few are named; a file in which nothing is of the format is refused whole.
 
 import gzip
 import os
+import secrets
 import stat
 import time
 import zlib
@@ -14,9 +15,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
-from whoneeds.intake.lines import LONGEST_BYTES, read_lines
+from whoneeds.intake.lines import LONGEST_BYTES, read_lines, unpack
 from whoneeds.intake.netflow import NetflowParser
 from whoneeds.intake.parts import Parts, held_parts
 from whoneeds.intake.rows import HostConnection, Label, Parser, Row, SeenName
@@ -44,7 +45,6 @@ _MOST_STRANGE = 100
 #: How far a clock may run ahead of the controller's.
 _AHEAD_NS = 86_400 * 10**9
 _PIECE_BYTES = 1 << 20
-_GZIP = b"\x1f\x8b"
 
 
 @dataclass
@@ -206,10 +206,11 @@ class _Reader:
             If it is none.
         """
         # compiled code, which no log needs
-        from whoneeds.flow import meter_capture
+        from whoneeds.flow import MeterSettings, meter_capture
 
-        pieces = iter(partial(_unpack(file).read, _PIECE_BYTES), b"")
-        metered = meter_capture(pieces, host=label.host, label=label.prefix)
+        pieces = iter(partial(unpack(file).read, _PIECE_BYTES), b"")
+        settings = MeterSettings(seed=secrets.randbits(63))
+        metered = meter_capture(pieces, settings, host=label.host, label=label.prefix)
         odd = 0
         try:
             for columns in metered.columns():
@@ -237,7 +238,7 @@ class _Reader:
             If nothing in it is of the format.
         """
         try:
-            for number, line in read_lines(_unpack(file)):
+            for number, line in read_lines(unpack(file)):
                 self._read_line(parser, number, line)
                 if not parser.recognised and self._made.bad_lines >= _MOST_STRANGE:
                     break
@@ -285,10 +286,3 @@ class _Reader:
         self._made.bad_lines += 1
         if len(self._made.problems) < _MOST_NAMED:
             self._made.problems.append(problem)
-
-
-def _unpack(file: BinaryIO) -> BinaryIO:
-    """The file as it is, or unpacked if it is packed by gzip."""
-    packed = file.read(2) == _GZIP
-    file.seek(0)
-    return cast(BinaryIO, gzip.GzipFile(fileobj=file)) if packed else file

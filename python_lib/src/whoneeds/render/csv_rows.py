@@ -33,9 +33,12 @@ def format_csv(rows: Iterable[Mapping[str, Any]], names: Sequence[str]) -> str:
     return text.getvalue()
 
 
+def guard_text(text: str) -> str:
+    """The text so that a spreadsheet does not take it for a formula."""
+    return "'" + text if text.startswith(_FORMULA_BEGINS) else text
+
+
 def _cell(value: Any) -> Any:
     if isinstance(value, list | tuple):
         value = " ".join(value)
-    if isinstance(value, str) and value.startswith(_FORMULA_BEGINS):
-        return "'" + value
-    return value
+    return guard_text(value) if isinstance(value, str) else value

@@ -5,10 +5,10 @@ Everything here works on arrays that are handed in, and makes none. Two habits k
 it is shifted or added (``np.int64(data[at])``; numba makes floats of mixed signs), and no place in the data is read
 before it was compared with the end, since compiled code does not check.
 
-Compiling takes some fifteen seconds. The result is kept in the user's own cache (``$XDG_CACHE_HOME/whoneeds``, else
-``~/.cache/whoneeds``), in a folder whose name is made of this room's sources, since numba looks at one file only when
-it decides whether code is stale. Kept code is run, so a folder that belongs to somebody else, or in which others may
-write, is not used; then it is compiled anew each time.
+Compiling takes a while. The result is kept in the user's own cache (``$XDG_CACHE_HOME/whoneeds``, else
+``~/.cache/whoneeds``), in a folder whose name is made of this room's sources and the vocabulary's, since numba looks at
+one file only when it decides whether code is stale. Kept code is run, so a folder that belongs to somebody else, or in
+which others may write, is not used; then it is compiled anew each time.
 """
 
 import hashlib
@@ -19,6 +19,8 @@ from typing import Any
 
 import numba
 
+from whoneeds.model import evidence
+
 
 def _prepare_cache() -> bool:
     """Have a folder for compiled code that only this user can write to; whether there is one."""
@@ -26,7 +28,7 @@ def _prepare_cache() -> bool:
         return True  # whoever set it answers for it
     try:
         parent = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "whoneeds"
-        sources = sorted(Path(__file__).parent.glob("*.py"))
+        sources = [*sorted(Path(__file__).parent.glob("*.py")), Path(evidence.__file__)]
         name = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
         folder = parent / f"compiled-{name}"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -19,6 +19,7 @@ from whoneeds.flow.compiled.table import (
     SYN_SENT,
 )
 from whoneeds.flow.compiled.tcp import BROKEN_OFF, payload_of
+from whoneeds.model.evidence import CLOSED_BY, ENDS, HANDSHAKES, WIRE_DIRECTIONS
 
 #: A flow as it is handed out: who began is settled, and words stand as their numbers in the vocabulary.
 OUTCOME = np.dtype(
@@ -33,10 +34,12 @@ OUTCOME = np.dtype(
     ],
     align=True,
 )  # fmt: skip
-_FIN, _RST, _REJECTED, _UNANSWERED, _IDLE, _ACTIVE = range(6)
-_FULL, _ORIG, _RESP, _NONE = range(4)
-_BOTH = 0
-_HANDSHAKE, _PORT, _FIRST = 0, 2, 3
+_FIN, _RST, _REJECTED, _UNANSWERED, _IDLE, _ACTIVE = (
+    ENDS.index(word) for word in ("fin", "rst", "rejected", "unanswered", "idle", "active")
+)
+_FULL, _ORIG, _RESP, _NONE = (HANDSHAKES.index(word) for word in ("full", "orig", "resp", "none"))
+_BOTH, _BY_ORIG, _BY_RESP, _BY_NONE = (CLOSED_BY.index(word) for word in ("both", "orig", "resp", "none"))
+_HANDSHAKE, _PORT, _FIRST = (WIRE_DIRECTIONS.index(word) for word in ("handshake", "port", "first"))
 
 
 @part
@@ -78,7 +81,7 @@ def hand_out(at, is_over, flows, ends, ports, done, numbers):
     row["orig_ip_bytes"], row["resp_ip_bytes"] = orig["ip_bytes"], resp["ip_bytes"]
     row["missed_bytes"], row["vlan"], row["inner_vlan"] = flow["missed"], flow["vlan"], flow["inner_vlan"]
     row["protocol"], row["tunnel"], row["one_way"] = flow["protocol"], flow["tunnel"], flow["one_way"]
-    row["end"], row["handshake"], row["closed_by"] = _IDLE if is_over else _ACTIVE, _NONE, _NONE
+    row["end"], row["handshake"], row["closed_by"] = _IDLE if is_over else _ACTIVE, _NONE, _BY_NONE
     if flow["protocol"] == TCP:
         row["orig_bytes"], row["resp_bytes"] = payload_of(orig, resp), payload_of(resp, orig)
         _judge(flow, orig, resp, row)
@@ -111,30 +114,30 @@ def _is_open(end, closes):
 def _judge(flow, orig, resp, row):
     os, rs = orig["state"], resp["state"]
     silent = rs in (INACTIVE, PARTIAL)
-    closed_by = _NONE
+    closed_by = _BY_NONE
     if rs == RESET:
-        closed_by = _RESP
+        closed_by = _BY_RESP
         attempt = os in (SYN_SENT, SYN_ACK_SENT) or (os == RESET and not row["orig_bytes"] and not row["resp_bytes"])
         row["end"] = _REJECTED if attempt else _RST
     elif os == RESET:
-        closed_by = _ORIG
+        closed_by = _BY_ORIG
         row["end"] = _RST
     elif os == CLOSED and rs == CLOSED:
         closed_by = _BOTH
         row["end"] = _FIN
     elif os == CLOSED:
-        closed_by = _ORIG
+        closed_by = _BY_ORIG
     elif rs == CLOSED:
-        closed_by = _RESP
+        closed_by = _BY_RESP
     elif os == SYN_SENT and rs == INACTIVE:
         row["end"] = _UNANSWERED
     row["closed_by"] = closed_by
-    orig_open = _is_open(orig, closed_by in (_ORIG, _BOTH))
-    resp_open = _is_open(resp, closed_by in (_RESP, _BOTH))
+    orig_open = _is_open(orig, closed_by in (_BY_ORIG, _BOTH))
+    resp_open = _is_open(resp, closed_by in (_BY_RESP, _BOTH))
     if os == RESET and rs != RESET and silent:
         # broken off before an answer; else it had more to say, and what it had before cannot be told
         row["handshake"] = _ORIG if flow["history"] == BROKEN_OFF else _NONE
-    elif closed_by == _NONE and orig_open and resp_open:
+    elif closed_by == _BY_NONE and orig_open and resp_open:
         row["handshake"] = _FULL if os == ESTABLISHED and rs == ESTABLISHED else _ORIG
     elif orig_open and resp_open:
         row["handshake"] = _FULL

@@ -5,6 +5,8 @@ A packet is an ``int64`` array of `SIZE` numbers at the places named here, and f
 addresses are written as IPv6 knows them (``::ffff:a.b.c.d``), so that there is one kind.
 """
 
+from whoneeds.model.evidence import TUNNELS
+
 (
     TIME_NS, PROTOCOL, SOURCE_PORT, TARGET_PORT, ONE_WAY, FLAGS, SEQUENCE, ACKNOWLEDGED, PAYLOAD_BYTES, KEPT_BYTES,
     IP_BYTES, VLAN, INNER_VLAN, TUNNEL, OUTER, BODY, BODY_END, WIRE_END, IS_BAD, FAMILY, HEADER,
@@ -16,6 +18,8 @@ ICMP, IPIP, TCP, UDP, IPV6_IN_IP, GRE, ESP, ICMP6, SCTP = 1, 4, 6, 17, 41, 47, 5
 #: Flags of TCP.
 FIN, SYN, RST, ACK = 1, 2, 4, 16
 #: What a decoder answers.
-DONE, SKIPPED, FRAGMENT, ODD = 0, 1, 2, 3
-#: Kinds of tunnels, in the order of `whoneeds.model.evidence.TUNNELS`; 0 is none.
-IN_GRE, IN_IP, IN_VXLAN, IN_GENEVE, IN_GTP, IN_TEREDO, IN_AYIYA = range(1, 8)
+DONE, SKIPPED, FRAGMENT = range(3)
+#: Kinds of tunnels; 0 is none.
+IN_GRE, IN_IP, IN_VXLAN, IN_GENEVE, IN_GTP, IN_TEREDO, IN_AYIYA = (
+    1 + TUNNELS.index(word) for word in ("gre", "ipip", "vxlan", "geneve", "gtp", "teredo", "ayiya")
+)
