@@ -11,17 +11,21 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from whoneeds.flow.compiled.scan import (
+    AT,
     AT_BLOCK,
+    INTERFACE,
     IS_DAMAGED,
     MOST_FRAME_BYTES,
     NEEDS_MORE,
+    REASON,
     RECORD,
+    TOLD,
     scan_pcap,
     scan_pcapng,
 )
 
 #: Bytes that are looked at together, and records that are handed on together.
-_BUFFER_BYTES, _MOST_RECORDS = 4 << 20, 1 << 14
+_BUFFER_BYTES, _MOST_RECORDS = 1 << 20, 1 << 12
 #: Longest block that is no packet; a longer one is a damaged length.
 _MOST_BLOCK_BYTES = 1 << 30
 _MOST_INTERFACES = 1 << 12
@@ -68,6 +72,7 @@ class CaptureReader:
         self._offset = 0  # of the buffer's first byte in the file
         self._rest = memoryview(b"")  # a view: a large piece would be copied anew for each buffer
         self._records = np.zeros(_MOST_RECORDS, RECORD)
+        self._told = np.zeros(3, TOLD)
 
     def __iter__(self) -> Iterator[Records]:
         """The records, some at a time; they are good until the next are asked for."""
@@ -113,8 +118,8 @@ class CaptureReader:
         link = int(self._buffer[20:24].view(order + "u4")[0]) & 0x0FFFFFFF & 0xFFFF
         self._begin = 24
         while self._fill(1):
-            count, at, why = scan_pcap(self._buffer, self._begin, self._end, big, nanoseconds, link, self._records)
-            self._begin = at
+            count = scan_pcap(self._buffer, self._begin, self._end, big, nanoseconds, link, self._records, self._told)
+            self._begin, why = self._told[[AT, REASON]].tolist()
             if count:
                 yield Records(self._buffer, self._records[:count])
             if why == IS_DAMAGED:
@@ -131,14 +136,12 @@ class CaptureReader:
         return self._end - self._begin > before
 
     def _read_pcapng(self) -> Iterator[Records]:
-        order, links = "<", np.zeros((_MOST_INTERFACES, 4), np.int64)
-        interfaces = 0
-        last_ns = np.zeros(1, np.int64)
+        order, interfaces, known = "<", np.zeros(_MOST_INTERFACES, INTERFACE), 0
         while self._fill(1):
-            count, at, why = scan_pcapng(
-                self._buffer, self._begin, self._end, order == ">", links, interfaces, self._records, last_ns
+            count = scan_pcapng(
+                self._buffer, self._begin, self._end, order == ">", interfaces, known, self._records, self._told
             )
-            self._begin = at
+            self._begin, why = self._told[[AT, REASON]].tolist()
             if count:
                 yield Records(self._buffer, self._records[:count])
             if why == IS_DAMAGED:
@@ -156,7 +159,7 @@ class CaptureReader:
                 return
             head = self._buffer[self._begin : self._begin + 12]
             if bytes(head[:4]) == _NG_MAGIC:
-                order, interfaces = {b"\x1a\x2b\x3c\x4d": ">", b"\x4d\x3c\x2b\x1a": "<"}.get(bytes(head[8:12]), "?"), 0
+                order, known = {b"\x1a\x2b\x3c\x4d": ">", b"\x4d\x3c\x2b\x1a": "<"}.get(bytes(head[8:12]), "?"), 0
                 if order == "?":
                     self._complain(
                         f"expected the mark of a byte order, found {bytes(head[8:12]).hex(' ')}", self._begin + 8
@@ -167,12 +170,12 @@ class CaptureReader:
                 self._complain(f"expected the length of a block, found {length}")
                 return
             if kind == _INTERFACE:
-                if length > _BUFFER_BYTES or not self._fill(length) or interfaces >= _MOST_INTERFACES or length < 20:
+                if length > _BUFFER_BYTES or not self._fill(length) or known >= _MOST_INTERFACES or length < 20:
                     self._complain("expected the description of an interface, found too much or too little")
                     return
                 block = bytes(self._buffer[self._begin : self._begin + length])
-                links[interfaces] = _describe_interface(block, order)
-                interfaces += 1
+                interfaces[known] = _describe_interface(block, order)
+                known += 1
             if not self._skip(length):
                 self._complain("the file ends within a block")
                 return

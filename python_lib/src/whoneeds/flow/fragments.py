@@ -8,8 +8,6 @@ put together; then the first one, which holds the ports, counts as a packet by i
 
 from typing import Any, NamedTuple
 
-from whoneeds.flow.compiled.packet import BODY, BODY_END, FAMILY, HEADER, IP_BYTES, OUTER, PROTOCOL, WIRE_END
-
 _MOST_PACKETS, _MOST_BYTES, _MOST_PACKET_BYTES = 4096, 8 << 20, 65535
 _MOST_PARTS = 8192
 
@@ -40,13 +38,13 @@ class Fragments:
         """Packets of which not all fragments came."""
         return self._given_up + len(self._waiting)
 
-    def add(self, data: Any, packet: Any, addresses: Any) -> bytes | None:
+    def add(self, data: Any, packet: Any) -> bytes | None:
         """Take a fragment in that the loop stopped at.
 
         Parameters
         ----------
         data : uint8 array
-        packet, addresses : arrays
+        packet : PACKET
             As the decoder left them. Once there is a body, its protocol and lengths are written to the packet.
 
         Returns
@@ -54,8 +52,8 @@ class Fragments:
         bytes or None
             The packet's body, if it is whole now, or what was captured of a first fragment that the capture cut.
         """
-        body, end, header = int(packet[BODY]), int(packet[BODY_END]), int(packet[HEADER])
-        if packet[FAMILY] == 4:
+        body, end, header = int(packet["body"]), int(packet["body_end"]), int(packet["header"])
+        if packet["family"] == 4:
             word = int(data[header + 6]) << 8 | int(data[header + 7])
             begin, more, name = (word & 0x1FFF) * 8, word & 0x2000, bytes(data[header + 4 : header + 6])
             protocol = int(data[header + 9])
@@ -64,17 +62,17 @@ class Fragments:
             begin, more, name, protocol = word & 0xFFF8, word & 1, bytes(data[body + 4 : body + 8]), int(data[body])
             body += 8
         key = (
-            *addresses.tolist(),
-            int(packet[FAMILY]),
+            *(int(packet[name]) for name in ("a_high", "a_low", "b_high", "b_low")),
+            int(packet["family"]),
             name,
-            int(packet[OUTER]),
-            protocol if packet[FAMILY] == 4 else 0,
+            int(packet["outer"]),
+            protocol if packet["family"] == 4 else 0,
         )
         content = bytes(data[body:end])
-        if end < packet[WIRE_END] and begin == 0 and more:
-            packet[PROTOCOL], packet[WIRE_END] = protocol, int(packet[WIRE_END]) - body
+        if end < packet["wire_end"] and begin == 0 and more:
+            packet["protocol"], packet["wire_end"] = protocol, int(packet["wire_end"]) - body
             return content
-        if end < packet[WIRE_END] or begin + len(content) > _MOST_PACKET_BYTES or (more and len(content) % 8):
+        if end < packet["wire_end"] or begin + len(content) > _MOST_PACKET_BYTES or (more and len(content) % 8):
             self._forget(key)
             return None
         waiting = self._waiting.get(key)
@@ -87,14 +85,14 @@ class Fragments:
             waiting.facts.setdefault("length", begin + len(content))
         if begin == 0:
             waiting.facts["protocol"] = protocol
-            waiting.facts["header"] = (body if packet[FAMILY] == 4 else body - 8) - header
+            waiting.facts["header"] = (body if packet["family"] == 4 else body - 8) - header
         whole = _join(waiting)
         if whole is None:
             self._keep_within_bounds(key)
             return None
         self._drop(key)
-        packet[PROTOCOL], packet[IP_BYTES] = waiting.facts["protocol"], waiting.facts["header"] + len(whole)
-        packet[WIRE_END] = len(whole)
+        packet["protocol"], packet["ip_bytes"] = waiting.facts["protocol"], waiting.facts["header"] + len(whole)
+        packet["wire_end"] = len(whole)
         return whole
 
     def _keep_within_bounds(self, key: tuple[Any, ...]) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from whoneeds.flow.captures import CaptureReader, Records
+from whoneeds.flow.compiled.endings import MOST_PORTS
 from whoneeds.flow.compiled.frames import KNOWN
-from whoneeds.flow.compiled.loop import ALL_READ, HAS_FRAGMENT, IS_FULL, make_state, run, sweep, take_whole
-from whoneeds.flow.compiled.packet import BODY
+from whoneeds.flow.compiled.loop import ALL_READ, HAS_FRAGMENT, IS_FULL, PORT, make_state, run, sweep
+from whoneeds.flow.compiled.scan import RECORD
 from whoneeds.flow.compiled.table import (
     COUNT,
     DONE_COUNT,
@@ -19,6 +20,8 @@ from whoneeds.flow.compiled.table import (
     PACKETS,
     SKIPPED_PACKETS,
     TOO_DEEP,
+    WAITING,
+    WHY,
 )
 from whoneeds.flow.fragments import Fragments
 from whoneeds.flow.odd_links import find_packets
@@ -42,7 +45,7 @@ class Metered:
     def __init__(self, pieces: Iterable[bytes], settings: MeterSettings, host: str, label: str) -> None:
         self._reader = CaptureReader(pieces)
         self._settings, self._host, self._label = settings, host, label
-        self._seed = np.uint64(settings.seed & (1 << 64) - 1)
+        self._seed = settings.seed & (1 << 64) - 1
         self._state = make_state(settings.most_flows, _port_table(settings), _limits(settings))
         self._fragments = Fragments()
         self._skipped = 0
@@ -88,20 +91,34 @@ class Metered:
             yield from self._run(Records(data, found))
 
     def _run(self, records: Records) -> Iterator[dict[str, Any]]:
-        state, settings = self._state, self._settings
-        check, depth, at = settings.check_checksums, settings.tunnel_depth, 0
+        state, at = self._state, 0
         while at < len(records.found):
-            at, why = run(records.data, records.found, at, len(records.found), state, check, depth, self._seed)
+            at, why = self._run_from(at, records)
             if why == HAS_FRAGMENT:
-                whole = self._fragments.add(records.data, state.packet, state.addresses)
+                packet = state.packets[int(state.numbers[WAITING])].copy()
+                whole = self._fragments.add(records.data, packet)
                 if whole is not None:
-                    body = np.frombuffer(whole or b"\0", np.uint8)
-                    state.packet[BODY] = 0  # the body begins where its data does
-                    take_whole(body, len(whole), state, check, depth, self._seed)
+                    self._run_whole(whole, packet)
             elif why == IS_FULL:
                 yield from self._make_room()
             elif why != ALL_READ:
                 yield from self._hand_over()
+
+    def _run_from(self, at: int, records: Records, *, is_whole: bool = False) -> tuple[int, int]:
+        """Run the loop from one of some records on; which is the next, and why it came back."""
+        settings = self._settings
+        at = run(
+            records.data, records.found, at, len(records.found), self._state,
+            is_whole, settings.check_checksums, settings.tunnel_depth, self._seed,
+        )  # fmt: skip
+        return at, int(self._state.numbers[WHY])
+
+    def _run_whole(self, body: bytes, packet: Any) -> None:
+        """Take in a packet that came in fragments."""
+        found = np.zeros(1, RECORD)
+        found["kept"], packet["body"], packet["body_end"] = len(body), 0, len(body)
+        self._state.packets[0] = packet
+        self._run_from(0, Records(np.frombuffer(body or b"\0", np.uint8), found), is_whole=True)
 
     def _hand_over(self) -> Iterator[dict[str, Any]]:
         count = int(self._state.numbers[DONE_COUNT])
@@ -121,7 +138,7 @@ class Metered:
         yield from self._sweep(_NOBODY)
         numbers, most = self._state.numbers, self._settings.most_flows
         if numbers[COUNT] > most - most // 8:
-            held = self._state.flows["last_ns"][self._state.flows["number"] >= 0]
+            held = self._state.flows["last_ns"][self._state.flows["is_used"] != 0]
             before = int(numbers[COUNT])
             yield from self._sweep(np.partition(held, len(held) // 4)[len(held) // 4])
             numbers[GIVEN_UP] += before - int(numbers[COUNT])
@@ -168,10 +185,10 @@ def meter_capture(
 
 
 def _port_table(settings: MeterSettings) -> Any:
-    table = np.zeros((2, 1 << 16), np.bool_)
+    table = np.zeros((2, MOST_PORTS), PORT)
     for row, protocol in enumerate(("tcp", "udp")):
         table[row, list(settings.server_ports.get(protocol, ()))] = True
-    return table
+    return table.reshape(-1)
 
 
 def _limits(settings: MeterSettings) -> Any:

@@ -5,60 +5,63 @@ Everything here works on arrays that are handed in, and makes none. Two habits k
 it is shifted or added (``np.int64(data[at])``; numba makes floats of mixed signs), and no place in the data is read
 before it was compared with the end, since compiled code does not check.
 
-Compiling takes a while. The result is kept in the user's own cache (``$XDG_CACHE_HOME/whoneeds``, else
-``~/.cache/whoneeds``), in a folder whose name is made of this room's sources and the vocabulary's, since numba looks at
-one file only when it decides whether code is stale. Kept code is run, so a folder that belongs to somebody else, or in
-which others may write, is not used; then it is compiled anew each time.
+What Python calls is an `entry`, whose arguments are declared; it is built of parts. Numba is not imported until
+something must be compiled: `whoneeds.flow.compiled.build` makes one object file of all entries,
+`whoneeds.flow.compiled.kept` keeps it, and later starts load it as it is.
 """
 
-import hashlib
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import numba
-
-from whoneeds.model import evidence
+from whoneeds.flow.compiled import native
 
 
-def _prepare_cache() -> bool:
-    """Have a folder for compiled code that only this user can write to; whether there is one."""
-    if "NUMBA_CACHE_DIR" in os.environ:
-        return True  # whoever set it answers for it
-    try:
-        parent = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "whoneeds"
-        sources = [*sorted(Path(__file__).parent.glob("*.py")), Path(evidence.__file__)]
-        name = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
-        folder = parent / f"compiled-{name}"
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for place in (parent, folder):
-            found = place.lstat()
-            if found.st_uid != os.geteuid() or found.st_mode & 0o022:
-                return False
-    except (OSError, RuntimeError):
-        return False
-    numba.config.CACHE_DIR = str(folder)
-    return True
+class Part:
+    """A function that is compiled into those that call it.
 
-
-_IS_KEPT = _prepare_cache()
-
-
-def njit(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Let numba compile a function, and keep the result where that is safe.
-
-    Without numba's counting of references: nothing here makes an array, and counting took half of the time.
+    Parameters
+    ----------
+    function : callable
+    is_inlined : bool
+        Whether it must be: to hand arrays to a function that is called costs more than most functions here do. Where
+        little depends on that, compiling it once is better.
     """
-    compiled: Callable[..., Any] = numba.njit(cache=_IS_KEPT, _nrt=False)(function)
-    return compiled
+
+    def __init__(self, function: Callable[..., Any], is_inlined: bool) -> None:
+        self._function, self._is_inlined = function, is_inlined
+        self._made: Any = None
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Run it as Python."""
+        return self._function(*arguments)
+
+    @property
+    def _numba_type_(self) -> Any:
+        """What numba asks a value that it does not know for."""
+        if self._made is None:
+            from whoneeds.flow.compiled.build import make_part
+
+            self._made = make_part(self._function, self._is_inlined)
+        return self._made._numba_type_
 
 
-def part(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Let numba compile a function into each that calls it.
+def part(function: Callable[..., Any]) -> Part:
+    """Have a function compiled into each place that calls it."""
+    return Part(function, True)
 
-    Handing arrays to a function that is called costs more than most functions here do, and so does looking for what was
-    kept of each when the program starts.
+
+def rare(function: Callable[..., Any]) -> Part:
+    """Have a function compiled once; for what few packets need."""
+    return Part(function, False)
+
+
+def entry(*declared: Any) -> Callable[[Callable[..., Any]], native.Entry]:
+    """Have a function compiled so that Python can call it; it answers with a whole number.
+
+    Parameters
+    ----------
+    *declared
+        Of each argument: `int`, `numpy.uint64`, the type of the elements of an array of one dimension, or a named tuple
+        of such types.
     """
-    compiled: Callable[..., Any] = numba.njit(forceinline=True, _nrt=False)(function)
-    return compiled
+    return lambda function: native.Entry(function, declared)

@@ -3,11 +3,11 @@
 
 import numpy as np
 
-from whoneeds.flow.compiled import part
+from whoneeds.flow.compiled import part, rare
 from whoneeds.flow.compiled.frames import word
 
 
-@part
+@rare
 def sum_words(data, at, end):
     """Sum of the 16-bit words from one place to another; an odd byte counts as the upper half of a word."""
     total = 0

@@ -34,6 +34,8 @@ OUTCOME = np.dtype(
     ],
     align=True,
 )  # fmt: skip
+#: Of each protocol.
+MOST_PORTS = 1 << 16
 _FIN, _RST, _REJECTED, _UNANSWERED, _IDLE, _ACTIVE = (
     ENDS.index(word) for word in ("fin", "rst", "rejected", "unanswered", "idle", "active")
 )
@@ -43,7 +45,7 @@ _HANDSHAKE, _PORT, _FIRST = (WIRE_DIRECTIONS.index(word) for word in ("handshake
 
 
 @part
-def hand_out(at, is_over, flows, ends, ports, done, numbers):
+def hand_out(at, is_over, flows, rests, ends, ports, done, numbers):
     """Write a flow's row behind those that are done.
 
     Parameters
@@ -52,13 +54,13 @@ def hand_out(at, is_over, flows, ends, ports, done, numbers):
         Its place.
     is_over : bool
         Whether it had ended; else the reading ends before it does.
-    flows, ends : arrays
-    ports : bool array of 2 x 65536
-        Which ports services have, of TCP and of UDP.
+    flows, rests, ends : arrays
+    ports : uint8 array of 2 * 65536
+        Which ports services have, of TCP and, behind that, of UDP.
     done : array of OUTCOME
     numbers : array
     """
-    flow, row = flows[at], done[numbers[DONE_COUNT]]
+    flow, rest, row = flows[at], rests[at], done[numbers[DONE_COUNT]]
     numbers[DONE_COUNT] += 1
     side = flow["orig_side"]
     orig, resp = ends[2 * at + side], ends[2 * at + 1 - side]
@@ -67,26 +69,26 @@ def hand_out(at, is_over, flows, ends, ports, done, numbers):
         np.uint16(flow["ports"] & np.uint64(0xFFFF)),
     )
     if side == 0:
-        row["orig_high"], row["orig_low"] = flow["a_high"], flow["a_low"]
-        row["resp_high"], row["resp_low"] = flow["b_high"], flow["b_low"]
+        row["orig_high"], row["orig_low"] = rest["a_high"], flow["a_low"]
+        row["resp_high"], row["resp_low"] = rest["b_high"], flow["b_low"]
         row["orig_port"], row["resp_port"] = low, high
     else:
-        row["orig_high"], row["orig_low"] = flow["b_high"], flow["b_low"]
-        row["resp_high"], row["resp_low"] = flow["a_high"], flow["a_low"]
+        row["orig_high"], row["orig_low"] = rest["b_high"], flow["b_low"]
+        row["resp_high"], row["resp_low"] = rest["a_high"], flow["a_low"]
         row["orig_port"], row["resp_port"] = high, low
     row["number"], row["outer"], row["first_ns"], row["last_ns"] = (
-        flow["number"], flow["outer"], flow["first_ns"], flow["last_ns"],
+        rest["number"], rest["outer"], rest["first_ns"], flow["last_ns"],
     )  # fmt: skip
     row["orig_packets"], row["resp_packets"] = orig["packets"], resp["packets"]
     row["orig_ip_bytes"], row["resp_ip_bytes"] = orig["ip_bytes"], resp["ip_bytes"]
-    row["missed_bytes"], row["vlan"], row["inner_vlan"] = flow["missed"], flow["vlan"], flow["inner_vlan"]
+    row["missed_bytes"], row["vlan"], row["inner_vlan"] = flow["missed"], rest["vlan"], rest["inner_vlan"]
     row["protocol"], row["tunnel"], row["one_way"] = flow["protocol"], flow["tunnel"], flow["one_way"]
     row["end"], row["handshake"], row["closed_by"] = _IDLE if is_over else _ACTIVE, _NONE, _BY_NONE
     if flow["protocol"] == TCP:
         row["orig_bytes"], row["resp_bytes"] = payload_of(orig, resp), payload_of(resp, orig)
         _judge(flow, orig, resp, row)
     else:
-        row["orig_bytes"], row["resp_bytes"] = orig["payload"], resp["payload"]
+        row["orig_bytes"], row["resp_bytes"] = orig["last"], resp["last"]
         if flow["protocol"] == UDP and not (orig["packets"] and resp["packets"]):
             row["end"] = _UNANSWERED
     row["direction"] = _direction(flow, row, ports)
@@ -97,8 +99,9 @@ def _direction(flow, row, ports):
     if flow["saw_opening"]:
         return _HANDSHAKE
     if flow["protocol"] in (TCP, UDP):
-        table = ports[0 if flow["protocol"] == TCP else 1]
-        if flow["flipped"] or (table[row["resp_port"]] and not table[row["orig_port"]]):
+        first = 0 if flow["protocol"] == TCP else MOST_PORTS
+        orig, resp = first + np.int64(row["orig_port"]), first + np.int64(row["resp_port"])
+        if flow["flipped"] or (ports[resp] and not ports[orig]):
             return _PORT
     return _FIRST
 

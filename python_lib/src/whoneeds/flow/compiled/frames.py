@@ -6,8 +6,7 @@ No address that a frame gives is followed without looking whether it lies within
 
 import numpy as np
 
-from whoneeds.flow.compiled import part
-from whoneeds.flow.compiled.packet import INNER_VLAN, VLAN
+from whoneeds.flow.compiled import part, rare
 
 ETHERNET, NULL, PPP, PPP_HDLC, PPP_ETHER, RAW, LOOP = 1, 0, 9, 50, 51, 101, 108
 LINUX_SLL, LINUX_SLL2, RADIOTAP, IEEE_802_11, IPV4, IPV6 = 113, 276, 127, 105, 228, 229
@@ -39,8 +38,16 @@ def long_word(data, at):
 @part
 def find_ip(data, at, end, link, packet):
     """Where the IP packet of a frame begins, or -1 if it has none; notes the VLANs on the way."""
+    if link == ETHERNET and at + 14 <= end and word(data, at + 12) in (0x0800, 0x86DD):
+        return at + 14
+    return find_ip_behind(data, at, end, link, packet)
+
+
+@rare
+def find_ip_behind(data, at, end, link, packet):
+    """The same, whatever stands before it."""
     if link == ETHERNET:
-        return _behind_ethernet(data, at, end, packet)
+        return _behind_type(data, at + 14, end, word(data, at + 12), packet) if at + 14 <= end else -1
     if link in (12, 14, RAW, IPV4, IPV6):
         return at
     if link == LINUX_SLL:
@@ -70,14 +77,7 @@ def find_ip(data, at, end, link, packet):
     return -1
 
 
-@part
-def _behind_ethernet(data, at, end, packet):
-    if at + 14 > end:
-        return -1
-    return _behind_type(data, at + 14, end, word(data, at + 12), packet)
-
-
-@part
+@rare
 def _behind_type(data, at, end, kind, packet):
     """Behind an Ethernet type; `at` is what follows it."""
     for _layer in range(_MOST_LAYERS):
@@ -86,8 +86,10 @@ def _behind_type(data, at, end, kind, packet):
         if kind in _VLANS:
             if at + 4 > end:
                 return -1
-            place = VLAN if packet[VLAN] < 0 else INNER_VLAN
-            packet[place] = word(data, at) & 0xFFF
+            if packet["vlan"] < 0:
+                packet["vlan"] = word(data, at) & 0xFFF
+            else:
+                packet["inner_vlan"] = word(data, at) & 0xFFF
             kind = word(data, at + 2)
             at += 4
         elif kind == _FABRIC_PATH:
@@ -122,7 +124,7 @@ def _behind_type(data, at, end, kind, packet):
     return -1
 
 
-@part
+@rare
 def _type_in_snap(data, at, end):
     """The Ethernet type that LLC and SNAP name, or -1."""
     if at + 8 > end or data[at] != 0xAA or data[at + 1] != 0xAA or data[at + 2] != 3:
@@ -132,13 +134,13 @@ def _type_in_snap(data, at, end):
     return word(data, at + 6)
 
 
-@part
+@rare
 def _behind_llc(data, at, end, packet):
     kind = _type_in_snap(data, at, end)
     return _behind_type(data, at + 8, end, kind, packet) if kind >= _LLC_LIMIT else -1
 
 
-@part
+@rare
 def _behind_attributes(data, at, end):
     """The log of Linux' packet filter: attributes in the order of the machine, the packet is one of them."""
     at += 4
@@ -154,7 +156,7 @@ def _behind_attributes(data, at, end):
     return -1
 
 
-@part
+@rare
 def _behind_labels(data, at, end):
     for _label in range(_MOST_LAYERS):
         if at + 4 > end:
@@ -166,7 +168,7 @@ def _behind_labels(data, at, end):
     return -1
 
 
-@part
+@rare
 def _behind_ppp(data, at, end):
     if at + 4 > end:
         return -1
@@ -185,7 +187,7 @@ def _behind_ppp(data, at, end):
     return -1
 
 
-@part
+@rare
 def _behind_family(data, at, end):
     """The null header: a family of addresses, in the order of the machine that captured."""
     if at + 5 > end:
@@ -197,7 +199,7 @@ def _behind_family(data, at, end):
     return at + 4 if family in (10, 24, 28, 30) and version == 6 else -1
 
 
-@part
+@rare
 def _behind_wlan(data, at, end, packet):
     if at + 24 > end:
         return -1

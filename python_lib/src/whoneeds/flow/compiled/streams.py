@@ -63,10 +63,10 @@ def drop_pieces(end, pieces, numbers):
 
 
 @part
-def take_acknowledgement(end, peer, upto, is_partial, pieces, numbers):
+def take_acknowledgement(end, peer, fin_at, place, upto, is_partial, pieces, numbers):
     """The peer says that it has all up to a number; how many bytes of that were missing."""
-    if end["fins"] and upto >= end["fin_at"]:
-        upto = end["fin_at"] - 1
+    if end["fins"]:
+        upto = min(upto, fin_at[place] - 1)
     if upto <= end["trimmed"]:
         return 0
     if upto > end["read_to"]:

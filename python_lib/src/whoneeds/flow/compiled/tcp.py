@@ -8,18 +8,7 @@ told. Sequence numbers are unrolled: they count from the SYN of their end, and d
 import numpy as np
 
 from whoneeds.flow.compiled import part
-from whoneeds.flow.compiled.packet import (
-    ACK,
-    ACKNOWLEDGED,
-    FIN,
-    FLAGS,
-    KEPT_BYTES,
-    PAYLOAD_BYTES,
-    RST,
-    SEQUENCE,
-    SYN,
-    TIME_NS,
-)
+from whoneeds.flow.compiled.packet import ACK, FIN, RST, SYN
 from whoneeds.flow.compiled.streams import take_acknowledgement, take_piece
 from whoneeds.flow.compiled.table import (
     ATTEMPT,
@@ -71,7 +60,7 @@ def _turn(flow, end, peer, state):
 @part
 def is_reused(orig, resp, packet):
     """Whether a packet begins another connection between the same ports."""
-    flags = packet[FLAGS]
+    flags = np.int64(packet["flags"])
     if not flags & SYN:
         return False
     caller = orig
@@ -81,7 +70,7 @@ def is_reused(orig, resp, packet):
         caller = resp
     if orig["did_close"] and resp["did_close"]:
         return True
-    number = packet[SEQUENCE]
+    number = packet["sequence"]
     if number == caller["start"]:
         return False
     crossed = not flags & ACK and caller["state"] == SYN_ACK_SENT and resp["state"] == INACTIVE
@@ -89,21 +78,21 @@ def is_reused(orig, resp, packet):
 
 
 @part
-def take_segment(flow, ends, at, side, packet, limits, pieces, numbers):
+def take_segment(flow, rest, ends, fin_at, at, side, packet, limits, pieces, numbers):
     """Take a TCP packet in, after its flow was found.
 
     Parameters
     ----------
-    flow : record
+    flow, rest : records
         The flow at `at`.
-    ends : array
+    ends, fin_at : arrays
     at, side : int
         Place of the flow, and the side on which the sender is.
     packet, limits, pieces, numbers : arrays
     """
     end, peer = ends[2 * at + side], ends[2 * at + 1 - side]
     is_orig = side == flow["orig_side"]
-    flags, length = packet[FLAGS], packet[PAYLOAD_BYTES]
+    flags, length = np.int64(packet["flags"]), packet["payload"]
     has_syn, has_fin, has_rst, has_ack = flags & SYN, flags & FIN, flags & RST, flags & ACK
     if not end["was_seen"]:
         if is_orig:
@@ -111,37 +100,39 @@ def take_segment(flow, ends, at, side, packet, limits, pieces, numbers):
         elif not flow["is_partial"]:
             flow["is_partial"] = not has_syn
     taken = (0 if has_rst else length) + (1 if has_syn else 0) + (1 if has_fin else 0)
-    base = packet[SEQUENCE]
+    base = packet["sequence"]
     _begin_end(end, base, base + taken, has_syn)
     relative = _relative(end, base, end["last"])
     _note_history(flow, is_orig, flags, length)
     orig, resp = ends[2 * at + flow["orig_side"]], ends[2 * at + 1 - flow["orig_side"]]
     if not orig["did_close"] or not resp["did_close"]:
-        flow["last_ns"] = packet[TIME_NS]
+        flow["last_ns"] = packet["time_ns"]
     if has_fin:
-        end["fins"] += 1
-        end["fin_at"] = relative + taken
+        end["fins"] = 1
+        fin_at[2 * at + side] = relative + taken
     acknowledged = 0
     if has_ack:
         if peer["state"] == INACTIVE:
             acknowledged = 1
-            _begin_numbers(peer, packet[ACKNOWLEDGED] - 1, packet[ACKNOWLEDGED] - 1)
+            _begin_numbers(peer, packet["acknowledged"] - 1, packet["acknowledged"] - 1)
         else:
-            acknowledged = _relative(peer, packet[ACKNOWLEDGED], peer["acked"])
+            acknowledged = _relative(peer, packet["acknowledged"], peer["acked"])
             if acknowledged < 0:
                 acknowledged = 0
-            elif not has_rst and _is_believed(packet[ACKNOWLEDGED], acknowledged - peer["acked"]):
+            elif not has_rst and _is_believed(packet["acknowledged"], acknowledged - peer["acked"]):
                 peer["acked"] = acknowledged
     _advance(end, relative + taken, has_syn or has_rst, has_fin)
-    close = _step(flow, end, peer, base, is_orig, length, flags, packet[TIME_NS], limits)
+    close = _step(flow, rest, end, peer, base, is_orig, length, flags, packet["time_ns"], limits)
     if has_ack:
-        flow["missed"] += take_acknowledgement(peer, end, acknowledged, flow["is_partial"], pieces, numbers)
+        flow["missed"] += take_acknowledgement(
+            peer, end, fin_at, 2 * at + 1 - side, acknowledged, flow["is_partial"], pieces, numbers
+        )
     end["was_seen"] = 1
-    if length > 0 and packet[KEPT_BYTES] >= length and not has_rst and relative >= 0:
+    if length > 0 and packet["kept"] >= length and not has_rst and relative >= 0:
         begin = relative + 1 if has_syn else relative
         take_piece(end, begin, begin + length, pieces, numbers)
     if close:
-        _close(flow, end, peer, limits)
+        _close(flow, rest, end, peer, limits)
 
 
 @part
@@ -198,12 +189,12 @@ def _advance(end, last, is_doubtful, has_fin):
 
 
 @part
-def _step(flow, end, peer, base, is_orig, length, flags, now_ns, limits):
+def _step(flow, rest, end, peer, base, is_orig, length, flags, now_ns, limits):
     """Change the states; whether this end is closed by it."""
     state = end["state"]
     has_syn, has_fin, has_rst = flags & SYN, flags & FIN, flags & RST
     if state == INACTIVE:
-        return _step_inactive(flow, end, peer, base, is_orig, length, flags, now_ns, limits)
+        return _step_inactive(flow, rest, end, peer, base, is_orig, length, flags, now_ns, limits)
     if state in (SYN_SENT, SYN_ACK_SENT):
         if has_fin:
             _turn(flow, end, peer, CLOSED)
@@ -227,14 +218,14 @@ def _step(flow, end, peer, base, is_orig, length, flags, now_ns, limits):
 
 
 @part
-def _step_inactive(flow, end, peer, base, is_orig, length, flags, now_ns, limits):
+def _step_inactive(flow, rest, end, peer, base, is_orig, length, flags, now_ns, limits):
     has_syn, has_fin, has_rst, has_ack = flags & SYN, flags & FIN, flags & RST, flags & ACK
     if has_syn:
         if is_orig:
             _turn(flow, end, peer, SYN_ACK_SENT if has_ack else SYN_SENT)
             flow["saw_opening"] = not has_ack
-            if flow["attempt_ns"] == NEVER:
-                flow["attempt_ns"] = now_ns + limits[ATTEMPT]
+            if rest["attempt_ns"] == NEVER:
+                rest["attempt_ns"] = now_ns + limits[ATTEMPT]
         else:
             if not has_ack and peer["state"] == SYN_ACK_SENT and base == end["start"]:
                 # SYN and its answer came in the wrong order: whoever sent the SYN began
@@ -264,7 +255,7 @@ def _step_inactive(flow, end, peer, base, is_orig, length, flags, now_ns, limits
 
 
 @part
-def _close(flow, end, peer, limits):
+def _close(flow, rest, end, peer, limits):
     """One end is closed: the connection is over after a delay, or looked at again in a while."""
     if end["did_close"]:
         return
@@ -272,7 +263,7 @@ def _close(flow, end, peer, limits):
     if end["state"] == RESET or peer["did_close"] or peer["state"] == INACTIVE:
         flow["close_ns"] = flow["last_ns"] + limits[CLOSE_DELAY]  # anew, if the other end closed before
     elif end["before"] != INACTIVE:
-        flow["tick_ns"] = min(flow["tick_ns"], flow["last_ns"] + _TICK_NS)
+        rest["tick_ns"] = min(rest["tick_ns"], flow["last_ns"] + _TICK_NS)
 
 
 @part

@@ -7,11 +7,9 @@ the port of the UDP flow that carries them. What does not look like the tunnel t
 
 import numpy as np
 
-from whoneeds.flow.compiled import part
-from whoneeds.flow.compiled.frames import ETHERNET, IEEE_802_11, find_ip, long_word, word
+from whoneeds.flow.compiled import part, rare
+from whoneeds.flow.compiled.frames import ETHERNET, IEEE_802_11, find_ip_behind, long_word, word
 from whoneeds.flow.compiled.packet import (
-    BODY,
-    BODY_END,
     GRE,
     IN_AYIYA,
     IN_GENEVE,
@@ -22,34 +20,44 @@ from whoneeds.flow.compiled.packet import (
     IN_VXLAN,
     IPIP,
     IPV6_IN_IP,
-    PROTOCOL,
-    SOURCE_PORT,
-    TARGET_PORT,
-    TUNNEL,
-    WIRE_END,
+    TCP,
+    UDP,
 )
 
 _VXLAN, _GENEVE, _GTP, _TEREDO, _AYIYA = 4789, 6081, (2152, 2123), 3544, 5072
+_PORTS = (_VXLAN, _GENEVE, *_GTP, _TEREDO, _AYIYA)
 _ETHERNET_WITHIN = 0x6558
 _ERSPAN = (0x88BE, 0x22EB)
 _MOST_OPTIONS = 16
 
 
 @part
-def is_ip_tunnel(packet):
-    """Whether an IP packet carries another one right behind its header, or behind GRE."""
-    return packet[PROTOCOL] in (IPIP, IPV6_IN_IP, GRE)
+def may_be_tunnel(packet):
+    """0 if a packet carries no other one; 1 if it does right behind IP, or behind GRE; -1 if it may, behind UDP."""
+    if packet["protocol"] == TCP:
+        return 0
+    if packet["protocol"] == UDP:
+        return (
+            -1 if not packet["is_bad"] and (packet["source_port"] in _PORTS or packet["target_port"] in _PORTS) else 0
+        )
+    return 1 if packet["protocol"] in (IPIP, IPV6_IN_IP, GRE) else 0
+
+
+@rare
+def open_tunnel(data, packet):
+    """Where the inner IP packet of a packet begins; -1 if there is none."""
+    return _open_udp_tunnel(data, packet) if packet["protocol"] == UDP else _open_ip_tunnel(data, packet)
 
 
 @part
-def open_ip_tunnel(data, packet):
-    """Where the inner packet of a tunnel without ports begins; -1 if there is none."""
-    at, end = packet[BODY], packet[BODY_END]
-    if packet[PROTOCOL] != GRE:
+def _open_ip_tunnel(data, packet):
+    """The same without ports."""
+    at, end = packet["body"], packet["body_end"]
+    if packet["protocol"] != GRE:
         version = data[at] >> 4
-        if version != (4 if packet[PROTOCOL] == IPIP else 6):
+        if version != (4 if packet["protocol"] == IPIP else 6):
             return -1
-        packet[TUNNEL] = IN_IP
+        packet["tunnel"] = IN_IP
         return at
     flags, kind = word(data, at), word(data, at + 2)
     version = flags & 7
@@ -64,7 +72,7 @@ def open_ip_tunnel(data, packet):
         return -1
     if at + 4 > end:
         return -1
-    packet[TUNNEL] = IN_GRE
+    packet["tunnel"] = IN_GRE
     if version == 1:
         if data[at] == 0xFF and data[at + 1] == 3:
             at += 2
@@ -82,8 +90,8 @@ def open_ip_tunnel(data, packet):
     elif _is_from_access_point(kind):
         link = IEEE_802_11
     elif kind != _ETHERNET_WITHIN:
-        return at if fits(data, at, end, packet[WIRE_END]) else -1
-    return find_ip(data, at, end, link, packet) if at < end else -1
+        return at if fits(data, at, end, packet["wire_end"]) else -1
+    return find_ip_behind(data, at, end, link, packet) if at < end else -1
 
 
 @part
@@ -93,10 +101,10 @@ def _is_from_access_point(kind):
 
 
 @part
-def open_udp_tunnel(data, packet):
-    """Where the inner packet of a UDP packet begins; -1 if that is no tunnel."""
-    ports = packet[SOURCE_PORT], packet[TARGET_PORT]
-    at, end = packet[BODY] + 8, packet[BODY_END]
+def _open_udp_tunnel(data, packet):
+    """The same behind UDP."""
+    ports = packet["source_port"], packet["target_port"]
+    at, end = packet["body"] + 8, packet["body_end"]
     if _VXLAN in ports:
         return _open_vxlan(data, at, end, packet)
     if _GENEVE in ports:
@@ -110,7 +118,7 @@ def open_udp_tunnel(data, packet):
     return -1
 
 
-@part
+@rare
 def fits(data, at, end, wire_end):
     """Whether something that looks like a whole IP packet begins here."""
     if at < 0 or at + 20 > end:
@@ -126,8 +134,8 @@ def fits(data, at, end, wire_end):
 def _open_vxlan(data, at, end, packet):
     if at + 8 > end or not data[at] & 8:
         return -1
-    packet[TUNNEL] = IN_VXLAN
-    return find_ip(data, at + 8, end, ETHERNET, packet)
+    packet["tunnel"] = IN_VXLAN
+    return find_ip_behind(data, at + 8, end, ETHERNET, packet)
 
 
 @part
@@ -138,10 +146,10 @@ def _open_geneve(data, at, end, packet):
     at += 8 + 4 * (np.int64(data[at]) & 63)
     if at >= end:
         return -1
-    packet[TUNNEL] = IN_GENEVE
+    packet["tunnel"] = IN_GENEVE
     if kind in (0x0800, 0x86DD):
         return at
-    return find_ip(data, at, end, ETHERNET, packet) if kind == _ETHERNET_WITHIN else -1
+    return find_ip_behind(data, at, end, ETHERNET, packet) if kind == _ETHERNET_WITHIN else -1
 
 
 @part
@@ -150,7 +158,7 @@ def _open_gtp(data, at, end, packet):
     if at + 8 > end or data[at] >> 5 != 1 or not data[at] & 16 or data[at + 1] != 255:
         return -1
     flags, length = data[at], word(data, at + 2)
-    if at + 8 + length > packet[WIRE_END]:
+    if at + 8 + length > packet["wire_end"]:
         return -1
     begin = at + 8
     if flags & 7:
@@ -168,9 +176,9 @@ def _open_gtp(data, at, end, packet):
                 return -1
             following = data[begin + size - 1]
             begin += size
-    if not fits(data, begin, end, packet[WIRE_END]):
+    if not fits(data, begin, end, packet["wire_end"]):
         return -1
-    packet[TUNNEL] = IN_GTP
+    packet["tunnel"] = IN_GTP
     return begin
 
 
@@ -181,9 +189,9 @@ def _open_teredo(data, at, end, packet):
         at += 13 + np.int64(data[at + 2]) + np.int64(data[at + 3])
     if at + 2 <= end and word(data, at) == 0:
         at += 8
-    if at + 40 > end or data[at] >> 4 != 6 or at + 40 + word(data, at + 4) != packet[WIRE_END]:
+    if at + 40 > end or data[at] >> 4 != 6 or at + 40 + word(data, at + 4) != packet["wire_end"]:
         return -1
-    packet[TUNNEL] = IN_TEREDO
+    packet["tunnel"] = IN_TEREDO
     return at
 
 
@@ -196,7 +204,7 @@ def _open_ayiya(data, at, end, packet):
     if operation != 1 or kind not in (4, 41):
         return -1
     at += 8 + identity + signature
-    if not fits(data, at, end, packet[WIRE_END]) or long_word(data, at) == 0:
+    if not fits(data, at, end, packet["wire_end"]) or long_word(data, at) == 0:
         return -1
-    packet[TUNNEL] = IN_AYIYA
+    packet["tunnel"] = IN_AYIYA
     return at
