@@ -11,12 +11,13 @@ between them is all that they share, so that each can be run again by itself.
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import ibis
 
+from whoneeds.analysis.filters import EVERYWHERE, Filters, find_users, select_flows
 from whoneeds.analysis.macroscope import Thresholds, extract_dependencies
 from whoneeds.collector import ingest as collector_ingest
 from whoneeds.collector.applications import find_applications, mark_parts
@@ -31,6 +32,7 @@ from whoneeds.collector.clocks import (
     settle_clocks,
     shift_times,
 )
+from whoneeds.collector.connections import join_connections
 from whoneeds.collector.exchanges import join_exchanges
 from whoneeds.collector.flows import build_flows
 from whoneeds.collector.ingest import IngestResult
@@ -194,7 +196,7 @@ def attribute(store: Store) -> dict[str, int]:
 
 def instances(store: Store, *, location: str | None = None) -> dict[str, int]:
     """Flow, attribution, socket, process, unix_connection -> application_instance, service_use, local_use."""
-    population, used = find_population(store, location)
+    population, used = find_population(store, Filters(location))
     marked = mark_parts(population, store.keep(find_applications(store.table(ProcessRecord), store.keep)))
     written = _write(store, {ApplicationInstance: marked, ServiceUse: used})
     unix = store.table(UnixConnectionRecord)
@@ -274,28 +276,57 @@ def run_line(
     return walk
 
 
-def find_population(store: Store, location: str | None) -> tuple[Any, Any]:
-    """Instances and what they used, of the flows seen at a location, as expressions.
+def find_population(store: Store, filters: Filters) -> tuple[Any, Any]:
+    """Instances and what they used, of the flows that filters leave, as expressions.
 
     Returns
     -------
     application_instance, service_use : ibis.Table
     """
-    require(store, Attribution, "whoneeds attribute")
-    uses = find_uses(
-        store.table(FlowRecord),
-        store.table(Attribution),
-        find_sockets(store),
-        store.table(ProcessRecord),
-        location,
-        store.keep,
-    )
+    uses = find_filtered_uses(store, filters)
     return find_instances(uses), sum_service_use(uses)
 
 
-def find_dependencies(store: Store, location: str, thresholds: Thresholds = Thresholds()) -> Any:
-    """Dependencies of the flows seen at another location than the stored ones rest on, without writing them."""
-    population, used = find_population(store, location)
+def find_filtered_uses(store: Store, filters: Filters) -> Any:
+    """Flows that filters leave and whose application is known, each with its instance, as an expression."""
+    require(store, Attribution, "whoneeds attribute")
+    processes = store.table(ProcessRecord)
+    uses = find_uses(
+        select_flows(store.table(FlowRecord), filters, store.table(SegmentHeader)),
+        store.table(Attribution),
+        find_sockets(store),
+        processes,
+        filters.location,
+        store.keep,
+    )
+    return uses.semi_join(find_users(processes, filters.users), "user") if filters.users else uses
+
+
+def find_connections(store: Store, filters: Filters) -> Any:
+    """Flows that filters leave, with the programs at both ends, as an expression.
+
+    A host is meant at either end. What a host saw counts wherever it was, unless a location is asked for.
+    """
+    require(store, Attribution, "whoneeds attribute")
+    found, named = store.table(FlowRecord), store.table(Attribution)
+    processes, segments = store.table(ProcessRecord), store.table(SegmentHeader)
+    if filters.location not in (None, EVERYWHERE):
+        found = found.filter((found.location == filters.location).fill_null(False))
+    if filters.hosts:
+        at_either = found.orig_host.isin(filters.hosts).fill_null(False) | found.resp_host.isin(filters.hosts)
+        found = found.filter(at_either.fill_null(False))
+    found = select_flows(found, replace(filters, hosts=()), segments)
+    if filters.users:
+        by_user = processes.select("process_id", user=processes.host + ibis.literal("/") + processes.uid.cast("string"))
+        by_user = by_user.semi_join(find_users(processes, filters.users), "user")
+        callers = named.filter(named.side == "orig").semi_join(by_user, "process_id")
+        found = found.semi_join(callers.select("flow_id"), "flow_id")
+    return join_connections(found, named, processes)
+
+
+def find_dependencies(store: Store, filters: Filters, thresholds: Thresholds = Thresholds()) -> Any:
+    """Dependencies of other flows than the stored ones rest on, decided anew and without writing them."""
+    population, used = find_population(store, filters)
     return extract_dependencies(used, population, thresholds)
 
 

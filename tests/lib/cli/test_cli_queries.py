@@ -152,3 +152,107 @@ def test_an_engine_that_may_not_take_enough_says_so(whoneeds, shop, monkeypatch)
     assert done.code == 1
     assert "more memory or disk than it may take" in done.err
     assert "--memory and --spill" in done.err
+
+
+def ports(done):
+    """The ports in an answer, and that it ended well."""
+    assert done.code == 0, done.err
+    return {row.get("port", row.get("resp_port")) for row in json.loads(done.out)}
+
+
+NOON = "2024-01-01T00:00"
+DECIDED_ANEW = [
+    (["--host", "db1"], {123}),
+    (["--host", "db1", "--host", "web1"], {123, 8080}),
+    (["--user", "7"], set()),
+    (["--user", "0"], {8080, 5432, 6379, 443, 123}),
+    (["--user", "app1/0"], {5432, 6379, 443}),
+    (["--since", f"{NOON}:30Z"], {8080, 5432, 6379, 443, 123}),
+    (["--since", "2024-01-01T00:01:01Z"], set()),
+    (["--until", "2023-12-31"], set()),
+    (["--until", "2024-01-01T01:30", "--timezone", "Europe/Berlin"], {8080, 5432, 6379, 443, 123}),
+    (["--until", "2024-01-01T00:30", "--timezone", "Europe/Berlin"], set()),
+    (["--hours", "00:00-00:30"], {8080, 5432, 6379, 443, 123}),
+    (["--hours", "22:00-00:01"], {8080, 5432, 6379, 443, 123}),
+    (["--hours", "08:00-18:00"], set()),
+    (["--hours", "08:30-09:30", "--timezone", "Asia/Tokyo"], {8080, 5432, 6379, 443, 123}),
+    (["--place", "outside"], {443, 123}),
+    (["--place", "inside"], {8080, 5432, 6379}),
+    (["--place", "inside", "--inside-range", "203.0.113.0/24"], {8080, 5432, 443}),
+    (["--place", "outside", "--host", "app1"], {443}),
+]
+
+
+# each decides the whole anew, which takes longest of all: one of a kind here, all of them where connections are listed
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        (["--user", "app1/0", "--hours", "00:00-00:30"], {5432, 6379, 443}),
+        (["--place", "outside", "--host", "app1", "--until", f"{NOON}:30Z"], {443}),
+    ],
+)
+def test_what_makes_another_population(whoneeds, shop, options, found):
+    """Hosts, users, times, hours and places leave exactly the needs whose connections they leave."""
+    assert ports(whoneeds("deps", "--store", shop / "store", "--format", "json", *options)) == found
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        *[pair for pair in DECIDED_ANEW if "--host" not in pair[0]],
+        (["--host", "db1"], {5432, 123}),
+        (["--app", "postgres", "--app", "nginx"], {5432, 8080}),
+        (["--service", "tcp/443", "--service", "udp/123"], {443, 123}),
+        (["--location", "vpn"], set()),
+    ],
+)
+def test_connections_are_narrowed_alike(whoneeds, shop, options, found):
+    """The same options leave the same connections; a host or an application is meant at either end."""
+    assert ports(whoneeds("connections", "--store", shop / "store", "--format", "json", *options)) == found
+
+
+def test_several_applications_and_services(whoneeds, shop):
+    """Several applications or services are shown together, and the shares of each are what they were."""
+    asked = ("--app", "nginx", "--app", "chrony", "--service", "tcp/8080", "--service", "udp/123", "--service", "tcp/1")
+    done = whoneeds("deps", "--store", shop / "store", "--format", "json", *asked)
+    whole = json.loads(whoneeds("deps", "--store", shop / "store", "--format", "json").out)
+    assert ports(done) == {8080, 123}
+    assert json.loads(done.out) == [row for row in whole if row["port"] in (8080, 123)]
+
+
+def test_a_part_is_said_to_be_one(whoneeds, shop):
+    """Under the table stands what counted and how much of the observation that is."""
+    asked = ("--host", "db1", "--until", f"{NOON}:30Z", "--app", "chrony")
+    said = whoneeds("connections", "--store", shop / "store", *asked).err
+    assert "Counted is only what ran on db1; what went on before 2024-01-01 00:00:30Z" in said
+    assert "Left of 3.0 minutes of observation on 3 hosts: 30 s on 1 host." in said
+    assert "Shown are only applications chrony" in said
+    assert "Counted" not in whoneeds("connections", "--store", shop / "store").err
+
+
+def test_an_empty_window_says_that_nobody_looked(whoneeds, shop):
+    """A window without observation is answered by saying so and what there is, and not by an empty table alone."""
+    done = whoneeds("deps", "--store", shop / "store", "--since", "2024-01-02")
+    assert (done.code, done.out) == (0, "")
+    assert "Nothing was observed there" in done.err
+    assert "2024-01-01 00:00:00Z to 2024-01-01 00:01:00Z" in done.err
+    assert "does not say that there is none" in done.err
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (["--since", "yesterday"], "--since"), (["--since", "2024-13-01"], "--since"),
+        (["--since", "9999-01-01"], "--since"), (["--timezone", "../etc"], "--timezone"),
+        (["--until", "99999999w"], "--until"), (["--hours", "8-18"], "--hours"), (["--hours", "08:00-08:00"], "hours"),
+        (["--hours", "24:00-08:00"], "--hours"), (["--hours", "08:00-24:30"], "--hours"),
+        (["--timezone", "Mars/Base"], "--timezone"), (["--since", "2024-01-02", "--until", "2024-01-01"], "window"),
+        (["--place", "inside", "--inside-range", "10.0.0.1/8"], "range"), (["--service", "tcp/0"], "--service"),
+        (["--app", "x" * 4096], "--app"), (["--app", ""], "--app"), (["--host", ""], "hosts"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_meant_is_refused(whoneeds, shop, options, word):
+    """Times, zones, ranges and names that make no sense are wrong use, and the message names the option."""
+    done = whoneeds("deps", "--store", shop / "store", *options)
+    assert (done.code, done.out) == (2, "")
+    assert word in done.err

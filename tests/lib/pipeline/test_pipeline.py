@@ -9,6 +9,7 @@ import pytest
 from shop import TRUTH, build_shop, collect, edges
 
 from whoneeds import pipeline
+from whoneeds.analysis.filters import Filters
 from whoneeds.model.conclusions import ApplicationInstance, Attribution, Dependency, LocalUse, ServiceUse
 from whoneeds.model.errors import StoreError
 from whoneeds.model.evidence import FlowRecord
@@ -91,7 +92,7 @@ def test_location(tmp_path):
         pipeline.run_line(store, [incoming])
         found[None] = abroad in edges([row for row in store.rows(Dependency) if row["level"] == 4])
         for location in ("inside", "vpn", "all"):
-            made = pipeline.find_dependencies(store, location)
+            made = pipeline.find_dependencies(store, Filters(location))
             found[location] = abroad in edges(store.read(made.filter(made.level == 4)).to_pylist())
     assert found == {None: False, "inside": False, "vpn": True, "all": True}
 
