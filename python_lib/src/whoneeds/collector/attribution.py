@@ -128,7 +128,7 @@ def _by_listener(
     """Flow, side, process, application and candidates of ends that a listener stands for."""
     answered = ~ends["end"].isin(FAILED).fill_null(False)
     called = ends.filter(ends.side == "resp", ends.host.notnull(), ends.direction != "unknown", answered)
-    lives = keep(merge_sockets(sockets.filter(sockets.remote_addr.isnull()), segments))
+    lives = merge_sockets(sockets.filter(sockets.remote_addr.isnull()), segments, keep)
     asked = called.select(asked_id="socket_id").union(called.select(asked_id="other_socket_id")).distinct()
     spaces = sockets.semi_join(asked, sockets.socket_id == asked.asked_id)
     spaces = keep(spaces.group_by("socket_id").aggregate(netns=spaces.netns.max()))

@@ -94,12 +94,17 @@ def compare_clocks(sockets: ibis.Table, steps: ibis.Table) -> ibis.Table:
         sockets.initiated.notnull(), sockets.remote_addr.notnull(), sockets.protocol == "tcp",
         sockets.source == "event", ~is_loopback(sockets.local_addr),
     )  # fmt: skip
+    # most speak to hosts that are not traced, of which no other end is to be looked for
+    far = told.select(far_addr="local_addr").distinct()
+    told = told.semi_join(far, told.remote_addr == far.far_addr)
     told = told.join(steps.drop("host"), "segment_id")
     ends = ["local_addr", "local_port", "remote_addr", "remote_port", "initiated"]
     once = told.group_by([*_PLACE, *ends]).aggregate(
-        begun_ns=(told.first_ns + told.stepped_ns).min(), sockets=told.socket_id.nunique()
+        begun_ns=(told.first_ns + told.stepped_ns).min(),
+        a_socket=told.socket_id.min(),
+        last_socket=told.socket_id.max(),
     )
-    once = once.filter(once.sockets == 1)
+    once = once.filter(once.a_socket == once.last_socket).drop("a_socket", "last_socket")
     other = once.rename("other_{name}").view()
     both = once.join(
         other,

@@ -73,14 +73,14 @@ def build_flows(
     ibis.Table
         FlowRecord.
     """
-    lives = keep(merge_sockets(sockets, segments), "life")
+    lives = merge_sockets(sockets, segments, keep)
     ends = connected_lives(lives)
     claims = keep(find_claims(segments))
     if translations is None:
         ends = resolve_nothing(ends)
     else:
         ends = keep(resolve_far_ends(ends, translations, claims, settings.clock_offset_ns, keep))
-    candidates = keep(find_candidates(ends, settings.clock_offset_ns))
+    candidates = keep(find_candidates(ends, settings.clock_offset_ns, keep))
     pairs = keep(choose_pairs(candidates))
     joined = keep(_join_ends(ends, pairs, find_ambiguous(candidates, pairs)))
     far = keep(_find_far_hosts(joined, claims, segments, settings))

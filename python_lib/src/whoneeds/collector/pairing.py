@@ -16,11 +16,11 @@ from typing import Any
 
 import ibis
 
-from whoneeds.collector.sockets import is_loopback
+from whoneeds.collector.sockets import Keep, is_loopback
 from whoneeds.store.portable import as_whole
 
 
-def find_candidates(lives: ibis.Table, clock_offset_ns: int) -> ibis.Table:
+def find_candidates(lives: ibis.Table, clock_offset_ns: int, keep: Keep) -> ibis.Table:
     """All pairs of lives that could be two ends of one conversation, each in both orders.
 
     Parameters
@@ -29,6 +29,8 @@ def find_candidates(lives: ibis.Table, clock_offset_ns: int) -> ibis.Table:
         From `whoneeds.collector.translation.resolve_far_ends`.
     clock_offset_ns : int
         How far the clocks of two hosts may be apart; a sampling period of each is added.
+    keep : callable
+        See `whoneeds.collector.sockets.Keep`.
 
     Returns
     -------
@@ -36,12 +38,17 @@ def find_candidates(lives: ibis.Table, clock_offset_ns: int) -> ibis.Table:
         life, other_life, place, other_place (host and namespace), overlap_ns (negative: a pause between them),
         slack_ns, ``leads`` (bool: which of the two stands first, in every order of the rows).
     """
-    own, led = _ends(lives), _led(lives)
+    # most speak to hosts that are not traced, of which no other end is to be looked for
+    near = keep(lives.select(near_addr="local_addr").distinct())
+    own, led = _ends(lives), keep(_led(lives))
     # who calls through a translator is known at the far end by what it was translated to, and by nothing else
     as_they_are = own.filter((own.way != "onwards").fill_null(True))
-    found = _mirrored(as_they_are, as_they_are, clock_offset_ns)
-    led = _mirrored(led.filter(led.way == "onwards"), own, clock_offset_ns).union(
-        _mirrored(led.filter(led.way == "backwards"), as_they_are, clock_offset_ns)
+    as_seen = keep(as_they_are.semi_join(near, as_they_are.remote_addr == near.near_addr))
+    found = keep(_mirrored(as_seen, as_seen, clock_offset_ns))
+    led = keep(
+        _mirrored(led.filter(led.way == "onwards"), own, clock_offset_ns).union(
+            _mirrored(led.filter(led.way == "backwards"), as_they_are, clock_offset_ns)
+        )
     )
     swapped = led.select(
         life="other_life", other_life="life", place="other_place", other_place="place", overlap_ns="overlap_ns",

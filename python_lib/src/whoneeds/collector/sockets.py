@@ -10,7 +10,8 @@ from typing import Any, Protocol
 
 import ibis
 
-from whoneeds.store.portable import as_whole, at_highest
+from whoneeds.model.evidence import ENDS, LOCATIONS
+from whoneeds.store.portable import as_whole, count_bits
 
 
 class Keep(Protocol):
@@ -46,12 +47,22 @@ ADDED = {
 }
 
 
+#: What is seen of a socket, or not; and what is told of one, so that there are two ways of it and none.
+_SEEN = ("answered", "finished", "waiting", "open", "established")
+_TOLD = ("initiated", "spoke_first", "unconnected")
+#: Where ends disagree, the last of these counts.
+_ENDS = tuple(sorted(ENDS))
+_FLAGS = (*_SEEN, *(word for name in _TOLD for word in (name, f"not_{name}")), *(f"end_{word}" for word in _ENDS))
+#: So many segments of one host, one after the other, can be told apart by one bit each of a number.
+_MARKS = 63
+
+
 def without_packets(sockets: ibis.Table) -> ibis.Table:
     """Socket rows with the columns of `ADDED`, all unknown."""
     return sockets.mutate(**{name: ibis.null(kind) for name, kind in ADDED.items()})
 
 
-def merge_sockets(sockets: ibis.Table, segments: ibis.Table) -> ibis.Table:
+def merge_sockets(sockets: ibis.Table, segments: ibis.Table, keep: Keep) -> ibis.Table:
     """Lives of sockets.
 
     Parameters
@@ -60,87 +71,113 @@ def merge_sockets(sockets: ibis.Table, segments: ibis.Table) -> ibis.Table:
         SocketRecord, with ``segment_id``, as it is or as `whoneeds.collector.exchanges.join_exchanges` gives it.
     segments : ibis.Table
         SegmentHeader.
+    keep : callable
+        See `Keep`.
 
     Returns
     -------
     ibis.Table
-        socket_id, host, netns, protocol, local_addr, local_port, remote_addr, remote_port (all of these make a life),
-        first_ns, last_ns, samples, ``period_s`` and ``location`` (of its segments: longest, latest known),
-        sent_bytes, received_bytes, ``answered``, ``finished``, ``waiting``, ``open`` (bool: ever seen while it was
-        more than a tuple), ``established`` (bool: ever seen with both ends open, or told of to its end), ``initiated``
-        and ``end`` (as events told; null where they did not), and of `ADDED` sent_packets, received_packets,
-        spoke_first and unconnected (null where no packets were seen); where there were some, first_ns and last_ns are
-        those of the packets.
+        ``life`` (a number), socket_id, host, netns, protocol, local_addr, local_port, remote_addr, remote_port (all of
+        these make a life), first_ns, last_ns, samples, ``period_s`` and ``location`` (of its segments: longest, latest
+        known), sent_bytes, received_bytes, ``answered``, ``finished``, ``waiting``, ``open`` (bool: ever seen while it
+        was more than a tuple), ``established`` (bool: ever seen with both ends open, or told of to its end),
+        ``initiated`` and ``end`` (as events told; null where they did not), and of `ADDED` sent_packets,
+        received_packets, spoke_first and unconnected (null where no packets were seen); where there were some, first_ns
+        and last_ns are those of the packets.
     """
     if "sent_packets" not in sockets.columns:
         sockets = without_packets(sockets)
-    headers = segments.select("segment_id", "period_s", "location", "opened_ns")
-    # the kernel counts the peer's data only when there is a peer that answers
-    heard = (
-        sockets.state.isin(ANSWERED)
-        | (sockets.received_bytes.fill_null(0) > 0)
-        | sockets.end.isin(("fin", "rst")).fill_null(False)
+    rows = _flag(sockets).join(_number(segments), "segment_id")
+    peered = rows.remote_addr.notnull() & rows.remote_port.notnull()
+    # those that wait are few and seen in every segment; of the others nearly all have one row in each
+    waiting = _sum_segments(rows.filter(~peered))
+    waiting = _sum_up(waiting, _KEY).mutate(marks=ibis.literal(0, "int64"), times=ibis.literal(0, "int64"))
+    talking = rows.filter(peered)
+    talking = _sum_up(talking, _KEY, marks=talking.mark.bit_or(), times=talking.count())
+    lives = keep(talking.union(waiting), "life")
+    # rows that all have marks of their own are of segments of their own, and their samples add up
+    doubtful = lives.filter(count_bits(lives.marks) != lives.times).select("life", *_KEY)
+    doubtful = _sum_segments(rows.filter(peered).join(doubtful, _KEY), "life")
+    corrected = keep(doubtful.group_by("life").aggregate(fewer=doubtful.samples.sum().cast("int64")))
+    return _read_flags(lives.left_join(corrected, "life").drop("life_right"))
+
+
+def _number(segments: ibis.Table) -> ibis.Table:
+    """What a row needs of its segment: ``placed`` (the segment's number in time, and where the host was), ``mark``."""
+    rows = segments.select("segment_id", "host", "boot_id", "period_s", "location", "opened_ns")
+    latest = ibis.row_number().over(order_by=[rows.opened_ns, rows.segment_id])
+    turn = ibis.row_number().over(group_by=[rows.host, rows.boot_id], order_by=[rows.opened_ns, rows.segment_id])
+    place = ibis.cases(*((rows.location == word, number) for number, word in enumerate(LOCATIONS)))
+    return rows.select(
+        "segment_id", "period_s", placed=latest * len(LOCATIONS) + place, mark=ibis.literal(1, "int64") << turn % _MARKS
     )
-    whole = (sockets.state == "established") | sockets.end.isin(("fin", "rst")).fill_null(False)
-    rows = sockets.mutate(
-        answered=heard.cast("int64"),
-        finished=(sockets.state == "time_wait").cast("int64"),
-        begun_here=sockets.initiated.cast("int64"),
-        waiting=(sockets.state.isin(WAITING)).cast("int64"),
-        open=(sockets.source != "tuple_only").cast("int64"),
-        established=whole.cast("int64"),
-        spoke_first=sockets.spoke_first.cast("int64"),
-        unconnected=sockets.unconnected.cast("int64"),
-    ).join(headers, "segment_id")
-    by_segment = rows.group_by([*_KEY, "segment_id"]).aggregate(
+
+
+def _flag(sockets: ibis.Table) -> ibis.Table:
+    """Socket rows with all that is true or not of them in one number: what holds of any row, holds of their sum."""
+    # the kernel counts the peer's data only when there is a peer that answers
+    closed = sockets.end.isin(("fin", "rst"))
+    true = {
+        "answered": sockets.state.isin(ANSWERED) | (sockets.received_bytes > 0) | closed,
+        "finished": sockets.state == "time_wait",
+        "waiting": sockets.state.isin(WAITING),
+        "open": sockets.source != "tuple_only",
+        "established": (sockets.state == "established") | closed,
+    }
+    for name in _TOLD:
+        true |= {name: sockets[name], f"not_{name}": ~sockets[name]}
+    true |= {f"end_{word}": sockets.end == word for word in _ENDS}
+    bits = [ibis.ifelse(true[name].fill_null(False), 1 << number, 0) for number, name in enumerate(_FLAGS)]
+    return sockets.select(
+        *_KEY, "segment_id", "first_ns", "last_ns", "samples", "sent_bytes", "received_bytes",
+        *(name for name, kind in ADDED.items() if kind == "int64"), flags=sum(bits[1:], bits[0]).cast("int64"),
+    )  # fmt: skip
+
+
+def _sum_up(rows: ibis.Table, key: list[str], **further: Any) -> ibis.Table:
+    """One row for each key, of rows of which no two count the same samples."""
+    return rows.group_by(key).aggregate(
         first_ns=rows.first_ns.min(),
         last_ns=rows.last_ns.max(),
-        samples=rows.samples.max(),
-        all_samples=rows.samples.sum(),
+        samples=rows.samples.sum().cast("int64"),
         period_s=rows.period_s.max(),
-        location=rows.location.max(),
-        opened_ns=rows.opened_ns.max(),
+        placed=rows.placed.max(),
         sent_bytes=rows.sent_bytes.max(),
         received_bytes=rows.received_bytes.max(),
-        answered=rows.answered.max(),
-        finished=rows.finished.max(),
-        waiting=rows.waiting.max(),
-        open=rows["open"].max(),
-        established=rows.established.max(),
-        begun_here=rows.begun_here.max(),
-        end=rows.end.max(),
-        **{name: rows[name].max() for name in ADDED},
+        flags=rows.flags.bit_or(),
+        sent_packets=rows.sent_packets.max(),
+        received_packets=rows.received_packets.max(),
+        spoke_first_ns=rows.spoke_first_ns.min(),
+        spoke_last_ns=rows.spoke_last_ns.max(),
+        **further,
     )
-    # one row for each holder: at the same time, or one after the other, and then no more than there was time for
-    room = as_whole((by_segment.last_ns - by_segment.first_ns) / (by_segment.period_s * 1e9)) + 1
-    most = ibis.ifelse(by_segment.all_samples < room, by_segment.all_samples, room)
-    by_segment = by_segment.mutate(samples=ibis.ifelse(most > by_segment.samples, most, by_segment.samples))
-    lives = by_segment.group_by(_KEY).aggregate(
-        first_ns=by_segment.first_ns.min(),
-        last_ns=by_segment.last_ns.max(),
-        samples=by_segment.samples.sum().cast("int64"),
-        period_s=by_segment.period_s.max(),
-        location=at_highest(by_segment.location, by_segment.opened_ns),
-        sent_bytes=by_segment.sent_bytes.max(),
-        received_bytes=by_segment.received_bytes.max(),
-        answered=by_segment.answered.max() > 0,
-        finished=by_segment.finished.max() > 0,
-        waiting=by_segment.waiting.max() > 0,
-        open=by_segment["open"].max() > 0,
-        established=by_segment.established.max() > 0,
-        initiated=by_segment.begun_here.max() > 0,
-        end=by_segment.end.max(),
-        sent_packets=by_segment.sent_packets.max(),
-        received_packets=by_segment.received_packets.max(),
-        spoke_first_ns=by_segment.spoke_first_ns.min(),
-        spoke_last_ns=by_segment.spoke_last_ns.max(),
-        spoke_first=by_segment.spoke_first.max() > 0,
-        unconnected=by_segment.unconnected.max() > 0,
-    )
-    return lives.mutate(
+
+
+def _sum_segments(rows: ibis.Table, *named: str) -> ibis.Table:
+    """One row for each life and segment: there is one for each holder."""
+    summed = _sum_up(rows, [*_KEY, *named, "segment_id"], most=rows.samples.max())
+    # at the same time, or one after the other, and then no more than there was time for
+    room = as_whole((summed.last_ns - summed.first_ns) / (summed.period_s * 1e9)) + 1
+    fewer = ibis.least(summed.samples, room)
+    return summed.mutate(samples=ibis.greatest(fewer, summed.most))
+
+
+def _read_flags(lives: ibis.Table) -> ibis.Table:
+    """Lives with what was put into numbers as columns again."""
+    true = {name: (lives.flags & (1 << number)) != 0 for number, name in enumerate(_FLAGS)}
+    told = {
+        name: ibis.cases((true[name], True), (true[f"not_{name}"], False), else_=ibis.null("boolean")) for name in _TOLD
+    }
+    place = lives.placed % len(LOCATIONS)
+    return lives.select(
+        "life", *_KEY, "period_s", "sent_bytes", "received_bytes", "sent_packets", "received_packets",
         first_ns=ibis.coalesce(lives.spoke_first_ns, lives.first_ns),
         last_ns=ibis.coalesce(lives.spoke_last_ns, lives.last_ns),
-    ).drop("spoke_first_ns", "spoke_last_ns")
+        samples=ibis.coalesce(lives.fewer, lives.samples),
+        location=ibis.cases(*((place == number, word) for number, word in enumerate(LOCATIONS))),
+        end=ibis.cases(*((true[f"end_{word}"], word) for word in reversed(_ENDS))),
+        **{name: true[name] for name in _SEEN}, **told,
+    )  # fmt: skip
 
 
 def keep_nothing(table: ibis.Table, number: str | None = None, /) -> ibis.Table:

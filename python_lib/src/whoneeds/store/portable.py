@@ -36,3 +36,18 @@ def at_lowest(value: Any, key: Any) -> Any:
 def as_whole(number: Any) -> Any:
     """The nearest whole number, halves away from zero."""
     return number.round().cast("int64")
+
+
+def count_bits(number: Any) -> Any:
+    """How many bits of a whole number are set."""
+    return _of_the_engine("bit_count", "int64", "int64")(number).cast("int64")
+
+
+@cache
+def _of_the_engine(name: str, given: str, made: str) -> Any:
+    """One of the engines' own functions, which Ibis does not offer; both call it alike."""
+
+    def function(value: Any) -> Any: ...
+
+    function.__name__ = name
+    return ibis.udf.scalar.builtin(function, name=name, signature=((given,), made))
