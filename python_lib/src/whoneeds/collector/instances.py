@@ -28,8 +28,8 @@ from whoneeds.store.portable import as_whole, at_highest, at_lowest
 EVERYWHERE = "all"
 
 
-def select_flows(flows: ibis.Table, location: str | None = None) -> ibis.Table:
-    """Flows that a dependency may rest on.
+def select_flows(flows: ibis.Table, location: str | None = None, *, failed: bool = False) -> ibis.Table:
+    """Flows that a dependency may rest on, or that an application at least tried.
 
     Parameters
     ----------
@@ -38,13 +38,17 @@ def select_flows(flows: ibis.Table, location: str | None = None) -> ibis.Table:
     location : {"inside", "vpn", "outside", "all"}, optional
         Where the observing host must have been. By default, flows are left out whose host is known to have been
         elsewhere than inside; hosts without rules on their addresses are kept.
+    failed : bool, default False
+        Whether to keep those that were rejected or not answered.
 
     Raises
     ------
     SettingsError
         If the location is none of these.
     """
-    used = flows.filter(flows.direction != "unknown", ~flows.end.isin(FAILED).fill_null(False))
+    used = flows.filter(flows.direction != "unknown")
+    if not failed:
+        used = used.filter(~is_failed(used))
     if location is None:
         return used.filter((used.location == "inside") | used.location.isnull())
     if location == EVERYWHERE:
@@ -54,6 +58,11 @@ def select_flows(flows: ibis.Table, location: str | None = None) -> ibis.Table:
     return used.filter(used.location == location)
 
 
+def is_failed(flows: ibis.Table) -> ibis.BooleanValue:
+    """Whether nobody answered, or somebody answered no."""
+    return flows["end"].isin(FAILED).fill_null(False)
+
+
 def find_uses(
     flows: ibis.Table,
     attributions: ibis.Table,
@@ -61,6 +70,8 @@ def find_uses(
     processes: ibis.Table,
     location: str | None = None,
     keep: Keep = keep_nothing,
+    *,
+    failed: bool = False,
 ) -> ibis.Table:
     """Flows whose application is known, each with the instance it counts for.
 
@@ -74,13 +85,15 @@ def find_uses(
         As for `select_flows`.
     keep : callable
         See `whoneeds.collector.sockets.Keep`.
+    failed : bool, default False
+        As for `select_flows`.
 
     Returns
     -------
     ibis.Table
         The flow's columns and app, host, pid, address, user, process_id, resp_app.
     """
-    used = select_flows(flows, location)
+    used = select_flows(flows, location, failed=failed)
     named = attributions.filter(attributions.app.notnull())
     orig = named.filter(named.side == "orig").select(orig_flow_id="flow_id", app="app")
     resp = named.filter(named.side == "resp").select(resp_flow_id="flow_id", resp_app="app").view()
