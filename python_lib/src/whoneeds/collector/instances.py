@@ -58,7 +58,7 @@ def select_flows(flows: ibis.Table, location: str | None = None, *, failed: bool
     return used.filter(used.location == location)
 
 
-def is_failed(flows: ibis.Table) -> ibis.BooleanValue:
+def is_failed(flows: ibis.Table) -> Any:
     """Whether nobody answered, or somebody answered no."""
     return flows["end"].isin(FAILED).fill_null(False)
 
@@ -154,7 +154,7 @@ def find_instances(uses: ibis.Table) -> ibis.Table:
 
 
 def sum_service_use(uses: ibis.Table) -> ibis.Table:
-    """What each instance used: one row for each service instance.
+    """What each instance used: one row for each process and service instance.
 
     Parameters
     ----------
@@ -168,7 +168,10 @@ def sum_service_use(uses: ibis.Table) -> ibis.Table:
     """
     instances = find_instances(uses).select("app", "host", "pid", "address", "user")
     rows = uses.drop("user").mutate(spent_ns=as_whole(uses.duration_s * 1e9))
-    summed = rows.group_by(["app", "host", "pid", "address", "protocol", "resp_port", "resp_addr"]).aggregate(
+    # a process has one host and number; the same number may be another process later
+    summed = rows.group_by(["app", "process_id", "address", "protocol", "resp_port", "resp_addr"]).aggregate(
+        host=rows.host.max(),
+        pid=rows.pid.max(),
         hosts=rows.resp_host.nunique(),
         one_host=rows.resp_host.max(),
         hostless=rows.resp_host.isnull().cast("int64").sum(),
