@@ -36,7 +36,7 @@ from whoneeds.collector.connections import join_connections
 from whoneeds.collector.exchanges import join_exchanges
 from whoneeds.collector.flows import build_flows
 from whoneeds.collector.ingest import IngestResult
-from whoneeds.collector.instances import find_instances, find_uses, sum_service_use
+from whoneeds.collector.instances import find_instances, find_uses, is_failed, select_location, sum_service_use
 from whoneeds.collector.local_uses import find_local_uses
 from whoneeds.collector.owners import find_holders
 from whoneeds.collector.sockets import WAITING
@@ -287,7 +287,7 @@ def find_population(store: Store, filters: Filters) -> tuple[Any, Any]:
     return find_instances(uses), sum_service_use(uses)
 
 
-def find_filtered_uses(store: Store, filters: Filters) -> Any:
+def find_filtered_uses(store: Store, filters: Filters, *, failed: bool = False) -> Any:
     """Flows that filters leave and whose application is known, each with its instance, as an expression."""
     require(store, Attribution, "whoneeds attribute")
     processes = store.table(ProcessRecord)
@@ -298,8 +298,26 @@ def find_filtered_uses(store: Store, filters: Filters) -> Any:
         processes,
         filters.location,
         store.keep,
+        failed=failed,
     )
     return uses.semi_join(find_users(processes, filters.users), "user") if filters.users else uses
+
+
+def find_attempts(store: Store, filters: Filters) -> tuple[Any, Any]:
+    """What applications tried, answered or not, and all that was seen beside it, as expressions.
+
+    Returns
+    -------
+    attempts : ibis.Table
+        Flows with their instances, and ``failed``; see `whoneeds.analysis.attempts`.
+    flow : ibis.Table
+        All flows that the filters leave; where they tell users apart, those of the attempts alone.
+    """
+    uses = find_filtered_uses(store, filters, failed=True)
+    attempts = uses.mutate(failed=is_failed(uses))
+    seen = select_flows(store.table(FlowRecord), filters, store.table(SegmentHeader))
+    seen = select_location(seen, filters.location)
+    return attempts, seen.semi_join(attempts.select("flow_id"), "flow_id") if filters.users else seen
 
 
 def find_connections(store: Store, filters: Filters) -> Any:

@@ -64,8 +64,12 @@ def unbound(name: str) -> ibis.Table:
 def _as_sql(build: Callable[..., ibis.Table], names: tuple[str, ...]) -> tuple[str, pa.Schema]:
     """An expression in the engine's language, and its columns; translating takes longer than running on a few rows."""
     expression = build(**{name: unbound(name) for name in names})
-    schema = pa.schema([field.with_nullable(True) for field in expression.schema().to_pyarrow()])
-    return str(ibis.to_sql(expression, dialect="duckdb")), schema
+    return str(ibis.to_sql(expression, dialect="duckdb")), nullable_schema(expression)
+
+
+def nullable_schema(expression: ibis.Table) -> pa.Schema:
+    """The columns of an expression, any of which may hold what is not known."""
+    return pa.schema([field.with_nullable(True) for field in expression.schema().to_pyarrow()])
 
 
 def ordered(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

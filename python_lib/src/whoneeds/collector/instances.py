@@ -46,16 +46,19 @@ def select_flows(flows: ibis.Table, location: str | None = None, *, failed: bool
     SettingsError
         If the location is none of these.
     """
-    used = flows.filter(flows.direction != "unknown")
-    if not failed:
-        used = used.filter(~is_failed(used))
+    used = select_location(flows.filter(flows.direction != "unknown"), location)
+    return used if failed else used.filter(~is_failed(used))
+
+
+def select_location(flows: ibis.Table, location: str | None = None) -> ibis.Table:
+    """Flows that a host saw where it should have been; see `select_flows`."""
     if location is None:
-        return used.filter((used.location == "inside") | used.location.isnull())
+        return flows.filter((flows.location == "inside") | flows.location.isnull())
     if location == EVERYWHERE:
-        return used
+        return flows
     if location not in LOCATIONS:
         raise SettingsError("location", expected=f"one of {(*LOCATIONS, EVERYWHERE)}", found=ascii(location)[:40])
-    return used.filter(used.location == location)
+    return flows.filter(flows.location == location)
 
 
 def is_failed(flows: ibis.Table) -> Any:
