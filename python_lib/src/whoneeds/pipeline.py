@@ -19,6 +19,13 @@ import ibis
 
 from whoneeds.analysis.filters import EVERYWHERE, Filters, find_users, select_flows
 from whoneeds.analysis.macroscope import Thresholds, extract_dependencies
+from whoneeds.analysis.paths import (
+    count_members,
+    find_answerers,
+    find_continuations,
+    find_links,
+    group_instances,
+)
 from whoneeds.collector import ingest as collector_ingest
 from whoneeds.collector.applications import find_applications, mark_parts
 from whoneeds.collector.attribution import attribute_flows
@@ -346,6 +353,43 @@ def find_dependencies(store: Store, filters: Filters, thresholds: Thresholds = T
     """Dependencies of other flows than the stored ones rest on, decided anew and without writing them."""
     population, used = find_population(store, filters)
     return extract_dependencies(used, population, thresholds)
+
+
+@dataclass(frozen=True)
+class Net:
+    """Links between programs, and where they lead on to, as rows.
+
+    Attributes
+    ----------
+    links, continuations, members : list of dict
+        Of `whoneeds.analysis.paths`.
+    """
+
+    links: list[dict[str, Any]]
+    continuations: list[dict[str, Any]]
+    members: list[dict[str, Any]]
+
+
+def find_net(store: Store, kind: str | None = "static") -> Net:
+    """Links that paths go along.
+
+    Parameters
+    ----------
+    store : Store
+    kind : {"static", "transient"}, optional
+        Which needs count; None for all.
+    """
+    require(store, Dependency, "whoneeds analyze")
+    grouped = store.keep(group_instances(store.table(ApplicationInstance)))
+    applications = store.keep(find_applications(store.table(ProcessRecord), store.keep))
+    used = store.table(ServiceUse)
+    answerers = find_answerers(store.table(FlowRecord), store.table(Attribution), applications)
+    links = find_links(used, grouped, store.table(Dependency))
+    return Net(
+        _rows(store, links if kind is None else links.filter(links.kind == kind)),
+        _rows(store, find_continuations(used, grouped, answerers)),
+        _rows(store, count_members(grouped)),
+    )
 
 
 def require(store: Store, record: type[Any], command: str) -> None:

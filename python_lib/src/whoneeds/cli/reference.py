@@ -30,8 +30,9 @@ prints where in the program an error arose. `NO_COLOR` is respected; a pipe gets
 def render() -> str:
     """The page, as Markdown."""
     verbs = [
-        (" ".join(filter(None, ("whoneeds", getattr(group, "NAME", ""), verb.__name__))), verb, examples)
+        (" ".join(("whoneeds", *name, verb.__name__.replace("_", "-"))), verb, examples)
         for group in GROUPS
+        for name in [[group.NAME] if hasattr(group, "NAME") else []]
         for verb, examples in group.EXAMPLES.items()
     ]
     return "\n".join([_HEAD, *(line for told in verbs for line in _describe(*told))])

@@ -21,7 +21,7 @@ def add_verb(app: typer.Typer, verb: Callable[..., None], examples: Sequence[str
     ----------
     app : typer.Typer
     verb : callable
-        Its name is the verb; the first line of its docstring stands in the list of verbs.
+        Its name is the verb, with hyphens; the first line of its docstring stands in the list of verbs.
     examples : sequence of str
         Command lines.
     **settings
@@ -29,7 +29,7 @@ def add_verb(app: typer.Typer, verb: Callable[..., None], examples: Sequence[str
     """
     text = inspect.cleandoc(verb.__doc__ or "")
     app.command(
-        verb.__name__,
+        verb.__name__.replace("_", "-"),
         help=f"{text}\n\n{as_it_stands('Examples:', examples)}",
         short_help=text.splitlines()[0].rstrip("."),
         **settings,
