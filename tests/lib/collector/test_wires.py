@@ -176,6 +176,15 @@ def test_unrecorded_becomes_a_conversation_between_hosts():
     assert (found["orig_socket_id"], found["duration_s"], found["period_s"]) == (None, 1.0, 0.0)
 
 
+def test_who_began_an_unrecorded_conversation():
+    """What a watcher knows by openings of others, by ports or from a meter counts; who merely spoke first does not."""
+    words = ("listener", "port", "told", "first")
+    unseen = {"handshake": "none", "orig_addr": "10.9.0.1", "resp_port": 42_000}
+    wires = [seen(number, **unseen, direction=word) for number, word in enumerate(words, 300)]
+    made, _ = join([own(number) for number in BASE], [*map(seen, BASE), *wires])
+    assert [made[f"w{number}"]["direction"] for number in range(300, 304)] == ["listener", "port", "told", "unknown"]
+
+
 def test_translated_on_the_way():
     """Before and behind a translator a wire carries what a host recorded, and nothing is told twice."""
     real = ("172.17.0.2", 5432)

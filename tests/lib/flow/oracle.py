@@ -59,6 +59,7 @@ class OracleFlow:
     bytes: dict[bool, int] = field(default_factory=lambda: {True: 0, False: 0})
     one_way: bool = False
     by_port: bool = False
+    by_listener: bool = False
     timed_out: bool = False
     tcp: TcpLife | None = None
 
@@ -77,7 +78,22 @@ class OracleFlow:
         """How it is known who began."""
         if self.tcp is not None and self.tcp.saw_opening:
             return "handshake"
+        if self.by_listener:
+            return "listener"
         return "port" if self.by_port else "first"
+
+    @property
+    def ends(self) -> tuple:
+        """Both ends with where they are, the originator's first."""
+        return (self.orig, self.vlans, self.tunnel), (self.resp, self.vlans, self.tunnel)
+
+    def turn_round(self) -> None:
+        """Let the sides change places."""
+        self.orig, self.resp = self.resp, self.orig
+        for count in (self.packets, self.ip_bytes, self.bytes):
+            count[True], count[False] = count[False], count[True]
+        if self.tcp is not None:
+            self.tcp.turn_round()
 
     @property
     def community_id(self) -> str:
@@ -126,7 +142,9 @@ class Oracle:
             for key in [key for key, flow in self._flows.items() if self._is_over(flow)]:
                 self.ended.append(self._flows.pop(key))
             self._link(Inside("", frame.link_type, frame.data, frame.wire_bytes), None, 0)
-        return sorted([*self.ended, *self._flows.values()], key=lambda flow: flow.number)
+        flows = sorted([*self.ended, *self._flows.values()], key=lambda flow: flow.number)
+        _tell_by_listeners(flows)
+        return flows
 
     def _link(self, inside: Inside, outer: "OracleFlow | None", depth: int) -> None:
         carried = carried_by(inside.link_type, inside.data, inside.wire_bytes)
@@ -278,6 +296,22 @@ class Oracle:
             over = flow.last_ns + patience_ns <= self._clock_ns
         flow.timed_out = over
         return over
+
+
+def _tell_by_listeners(flows: list[OracleFlow]) -> None:
+    """Whoever answered an opening, and never began one from there, was called wherever nobody else tells."""
+    opened = [flow for flow in flows if flow.tcp is not None and flow.tcp.saw_opening]
+    began = {flow.ends[0] for flow in opened}
+    answered = {flow.ends[1] for flow in opened if flow.tcp is not None and flow.tcp.was_answered}
+    for flow in flows:
+        if flow.tcp is None or flow.tcp.saw_opening or flow.state == "S0":
+            continue
+        answering = [end in answered for end in flow.ends]
+        doubtful = any(end in answered and end in began for end in flow.ends)
+        if sum(answering) == 1 and not doubtful:
+            flow.by_listener = True
+            if answering[0]:
+                flow.turn_round()
 
 
 def _two_way(protocol: int, src: tuple, dst: tuple) -> tuple:

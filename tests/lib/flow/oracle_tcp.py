@@ -116,6 +116,7 @@ class TcpLife:
         self.attempt_ns: int | None = None
         self.close_ns: int | None = None
         self.ticks = [time_ns + ATTEMPT_NS]
+        self.turned = False  # whether it turned out only behind it who was called
         self._seen: set[str] = set()
 
     def is_reused_by(self, segment: Segment) -> bool:
@@ -281,6 +282,19 @@ class TcpLife:
                 me.turn(PARTIAL)
         return "flipped" if flipped else fin or rst
 
+    @property
+    def was_answered(self) -> bool:
+        """Whether the called end answered an opening, and the connection was not reset."""
+        took_part = [
+            (end.before if end.state == CLOSED else end.state) not in (INACTIVE, PARTIAL)
+            for end in (self.orig, self.resp)
+        ]
+        return all(took_part) and self.state in ("S1", "S2", "S3", "SF")
+
+    def turn_round(self) -> None:
+        """Let the ends change places."""
+        self.orig, self.resp, self.turned = self.resp, self.orig, True
+
     def size_of(self, end: Endpoint, peer: Endpoint) -> int:
         """Payload that an end sent; none where its attempt was broken off, whatever its numbers say."""
         given_up = end.before == SYN_SENT and end.state == RESET and peer.state == INACTIVE
@@ -290,6 +304,8 @@ class TcpLife:
     def state(self) -> str:
         """The word that Zeek has for how it stands."""
         orig, resp = self.orig, self.resp
+        if self.turned and orig.state == RESET == resp.state:
+            return "RSTO"
         orig_unknown, resp_unknown = orig.state in (INACTIVE, PARTIAL), resp.state in (INACTIVE, PARTIAL)
         if resp.state == RESET:
             if orig.state in (SYN_SENT, SYN_ACK_SENT) or (

@@ -23,7 +23,7 @@ _OVER = ("fin", "rst", "rejected", "unanswered")
 #: Columns of a flow that change places when it turns out who began.
 _SIDES = ("addr", "port", "host", "socket_id", "bytes", "packets")
 #: Who began, as the wire tells it; that somebody merely spoke first tells nothing.
-_TOLD = ("handshake", "port", "told")
+_TOLD = ("handshake", "listener", "port", "told")
 
 
 def add_counts(flows: ibis.Table, wires: ibis.Table, places: ibis.Table) -> ibis.Table:

@@ -24,6 +24,7 @@ from whoneeds.flow.compiled.table import (
     WHY,
 )
 from whoneeds.flow.fragments import Fragments
+from whoneeds.flow.listeners import Listeners
 from whoneeds.flow.odd_links import find_packets
 from whoneeds.flow.rows import make_columns, make_rows
 from whoneeds.flow.settings import MeterSettings
@@ -48,6 +49,7 @@ class Metered:
         self._seed = settings.seed & (1 << 64) - 1
         self._state = make_state(settings.most_flows, _port_table(settings), _limits(settings))
         self._fragments = Fragments()
+        self._listeners = Listeners()
         self._skipped = 0
         self.problems = self._reader.problems
 
@@ -70,7 +72,10 @@ class Metered:
         """Flows in batches of columns, which have the names and the order of the record's fields."""
         for records in self._reader:
             yield from self._take(records)
+        self._listeners.hold()
         yield from self._sweep(_ALL)
+        for done in self._listeners.release():
+            yield make_columns(done, self._host, self._label)
         self._tell_what_is_missing()
 
     def _take(self, records: Records) -> Iterator[dict[str, Any]]:
@@ -123,9 +128,10 @@ class Metered:
     def _hand_over(self) -> Iterator[dict[str, Any]]:
         count = int(self._state.numbers[DONE_COUNT])
         if count:
-            columns = make_columns(self._state.done[:count], self._host, self._label)
+            done = self._listeners.settle(self._state.done[:count])
             self._state.numbers[DONE_COUNT] = 0
-            yield columns
+            if len(done):
+                yield make_columns(done, self._host, self._label)
 
     def _sweep(self, silent_since_ns: Any) -> Iterator[dict[str, Any]]:
         at = 0

@@ -34,8 +34,9 @@ DIRECTIONS = ("handshake", "listener", "event", "port", "told", "unknown")
 ENDS = ("fin", "rst", "rejected", "unanswered", "idle", "active")
 #: Transports of flows on a wire; 'other' is any that has no ports.
 WIRE_PROTOCOLS = ("tcp", "udp", "icmp", "sctp", "other")
-#: How it is known which end of a flow on a wire began: its SYN, the ports, merely who spoke first, or another's word.
-WIRE_DIRECTIONS = ("handshake", "port", "first", "told")
+#: How it is known which end of a flow on a wire began: its SYN, who answered others, the ports, merely who spoke first,
+#: or another's word.
+WIRE_DIRECTIONS = ("handshake", "listener", "port", "first", "told")
 HANDSHAKES = ("full", "orig", "resp", "none")
 CLOSED_BY = ("both", "orig", "resp", "none")
 WIRE_SOURCES = ("pcap", "zeek", "suricata", "netflow", "segment")
