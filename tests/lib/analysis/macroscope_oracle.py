@@ -115,6 +115,7 @@ def dependencies(
                         "resp_bytes": sum(received) if received else None,
                         "first_ns": min(use.first_ns for use in group),
                         "last_ns": max(use.last_ns for use in group),
+                        "probability": None, "grounds": None,
                     }
                 )  # fmt: skip
     return rows

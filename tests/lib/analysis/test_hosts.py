@@ -4,7 +4,9 @@
 from hypothesis import HealthCheck, given, settings
 from uses import USES, instances_of, use
 
-OF_SERVICE = ("kind", "method", "reason", "population", "users", "usage_share", "adjusted_share")
+OF_SERVICE = (
+    "kind", "method", "reason", "probability", "grounds", "population", "users", "usage_share", "adjusted_share",
+)  # fmt: skip
 
 
 def known(values):

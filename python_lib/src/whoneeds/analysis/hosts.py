@@ -11,7 +11,9 @@ from whoneeds.model.conclusions import Dependency
 from whoneeds.model.schema import columns
 
 _SERVICE = ("app", "protocol", "port")
-_FROM_SERVICE = ("kind", "method", "reason", "population", "users", "usage_share", "adjusted_share")
+_FROM_SERVICE = (
+    "kind", "method", "reason", "probability", "grounds", "population", "users", "usage_share", "adjusted_share",
+)  # fmt: skip
 
 
 def fold_to_hosts(dependency: ibis.Table) -> ibis.Table:

@@ -18,10 +18,7 @@ The rule, for each application *a*, over services *s* = (protocol, port):
 
 One instance alone (:math:`N = 1`) has :math:`M = 0`, which is not below :math:`T \cdot 0`: step 2 decides.
 
-What stands at each level. The kind and its reason are decided once, for (application, protocol, port), and carried
-to the finer levels, as the paper does. Support, users and shares speak of the *application* and the service
-(levels 1 and 3) or the service instance (levels 2 and 4): "so many of its instances use this". Flows, bytes, first
-and last seen speak of the row's own connections.
+What stands at each level: `whoneeds.analysis.levels`.
 
 Where this departs from the paper, and why:
 
@@ -47,22 +44,9 @@ from dataclasses import dataclass, fields
 
 import ibis
 
-from whoneeds.model.conclusions import Dependency
+from whoneeds.analysis.levels import SERVICE, Counting, count_population, join_once, measure, spread_verdicts
 from whoneeds.model.errors import SettingsError
-from whoneeds.model.schema import columns, is_whole_number
-from whoneeds.store.portable import as_whole
-
-_INSTANCE = ("app", "host", "pid", "address")
-_SERVICE = ("app", "protocol", "port")
-_SERVICE_INSTANCE = (*_SERVICE, "resp_addr", "resp_host")
-
-#: For each level of section 2.1: what makes a row, and what its shares speak of.
-_LEVELS = {
-    1: (_SERVICE, _SERVICE),
-    2: (_SERVICE_INSTANCE, _SERVICE_INSTANCE),
-    3: ((*_INSTANCE, "protocol", "port"), _SERVICE),
-    4: ((*_INSTANCE, "protocol", "port", "resp_addr", "resp_host"), _SERVICE_INSTANCE),
-}
+from whoneeds.model.schema import is_whole_number
 
 
 @dataclass(frozen=True)
@@ -138,81 +122,10 @@ def extract_dependencies(
     ibis.Table
         Rows of `Dependency`, in no particular order; an application without uses has none.
     """
-    uses = _name_providers(service_use)
-    population = application_instance.group_by("app").agg(
-        users_in_all=application_instance.user.nunique(),
-    )
-    instances = application_instance.select(*_INSTANCE).distinct()
-    population = _join(instances.group_by("app").agg(population=instances.count()), population, ("app",))
-    services = _measure(uses, _SERVICE, population, thresholds)
-    verdicts = _decide(services, thresholds)
-    measured = {
-        _SERVICE: services,
-        _SERVICE_INSTANCE: _measure(uses, _SERVICE_INSTANCE, population, thresholds),
-    }
-    made = []
-    for level, (key, shares_of) in _LEVELS.items():
-        rows = _join(_sum_volume(uses, key), measured[shares_of], shares_of)
-        made.append(_as_records(_join(rows, verdicts, _SERVICE), level))
-    return ibis.union(*made, distinct=False)
-
-
-def _join(left: ibis.Table, right: ibis.Table, key: tuple[str, ...]) -> ibis.Table:
-    """Inner join on equal columns, keeping each of them once."""
-    wanted = [name for name in right.columns if name not in left.columns or name in key]
-    return left.join(right.select(*wanted), list(key)).select(
-        *left.columns, *(name for name in wanted if name not in key)
-    )
-
-
-def _name_providers(service_use: ibis.Table) -> ibis.Table:
-    """Give every use of a service instance the name of the application there, if all who know it agree.
-
-    A loopback address is another place in every network namespace, so there what the user itself knows goes first.
-    The host of an instance that is not traced becomes the empty word, since no engine joins on unknowns.
-    """
-    uses = service_use.mutate(resp_host=service_use.resp_host.fill_null(""))
-    place = ("protocol", "port", "resp_addr", "resp_host")
-    named = uses.group_by(*place).agg(
-        provider=ibis.ifelse(uses.resp_app.nunique() == 1, uses.resp_app.min(), ibis.null("string"))
-    )
-    joined = _join(uses, named, place)
-    loopback = joined.resp_addr.startswith("127.") | (joined.resp_addr == "::1")
-    own = ibis.ifelse(loopback, joined.resp_app, ibis.null("string"))
-    return joined.mutate(provider=ibis.coalesce(own, joined.provider)).drop("resp_app")
-
-
-def _measure(uses: ibis.Table, key: tuple[str, ...], population: ibis.Table, thresholds: Thresholds) -> ibis.Table:
-    """Support, users and shares of each service or service instance; `_SERVICE` is always part of the key."""
-    users = uses.select(*key, *(name for name in (*_INSTANCE, "user") if name not in key)).distinct()
-    instances = users.drop("user").distinct()
-    support = instances.group_by(*key).agg(support=instances.count())
-    counted = _join(support, users.group_by(*key).agg(users=users.user.nunique().nullif(0)), key)
-    flows = uses.flows.sum().cast("float64")
-    sampled = uses.group_by(*key).agg(
-        in_samples=uses.samples.sum().cast("int64"),
-        # broken numbers add up to another sum in every order, and so on every engine: whole microseconds do not
-        mean_observed_s=as_whole(uses.duration_s * 1e6).sum().cast("float64") / 1e6 / flows,
-        mean_samples=uses.samples.sum().cast("float64") / flows,
-        mean_period_s=(as_whole(uses.period_s * 1e6) * uses.flows).sum().cast("float64") / 1e6 / flows,
-    )
-    rows = _join(_join(counted, sampled, key), population, ("app",))
-    mean_samples = ibis.greatest(rows.mean_samples, 1.0)
-    # k / (k - 1) has no value at k = 1; nullif makes the estimate unknown there, and unknown adds nothing.
-    estimated_s = (rows.mean_period_s / (mean_samples / (mean_samples - 1.0).nullif(0.0)).ln()).fill_null(0.0)
-    rows = rows.mutate(mean_s=ibis.greatest(rows.mean_observed_s, estimated_s))
-    adjusts = (
-        (rows.in_samples >= thresholds.adjusted_from_samples) & (rows.mean_s > 0.0) & (rows.mean_s < rows.mean_period_s)
-    )
-    rows = rows.mutate(usage_share=rows.support.cast("float64") / rows.population.cast("float64"))
-    raised = rows.usage_share * (rows.mean_period_s / rows.mean_s.nullif(0.0))
-    rows = rows.mutate(
-        adjusted_share=ibis.ifelse(adjusts, ibis.least(raised, 1.0), rows.usage_share),
-        users_share=(rows.users.cast("float64") / rows.users_in_all.cast("float64")).fill_null(1.0),
-    )
-    return rows.select(
-        *key, "support", "population", "users", "usage_share", "adjusted_share", "users_share"
-    )  # fmt: skip
+    counting = Counting(adjusted_from_samples=thresholds.adjusted_from_samples)
+    population = count_population(application_instance, counting)
+    verdicts = _decide(measure(service_use, SERVICE, population, counting), thresholds)
+    return spread_verdicts(service_use, population, verdicts, "macroscope", counting)
 
 
 def _decide(services: ibis.Table, thresholds: Thresholds) -> ibis.Table:
@@ -222,7 +135,7 @@ def _decide(services: ibis.Table, thresholds: Thresholds) -> ibis.Table:
         spread=((unused * unused).sum() / services.count().cast("float64")).sqrt(),
         bound=(services.population.max() - 1).cast("float64") * thresholds.transient_share,
     )
-    rows = _join(services, applications, ("app",))
+    rows = join_once(services, applications, ("app",))
     shared = (rows.users_share >= thresholds.users_share) & (rows.adjusted_share >= thresholds.instances_share)
     reason = ibis.cases(
         (rows.spread < rows.bound, "all_static"),
@@ -230,33 +143,5 @@ def _decide(services: ibis.Table, thresholds: Thresholds) -> ibis.Table:
         (shared, "shared"),
         else_="not_shared",
     )
-    decided = rows.select(*_SERVICE, reason=reason)
+    decided = rows.select(*SERVICE, reason=reason)
     return decided.mutate(kind=ibis.ifelse(decided.reason == "not_shared", "transient", "static"))
-
-
-def _sum_volume(uses: ibis.Table, key: tuple[str, ...]) -> ibis.Table:
-    """What the rows of one level carry themselves: flows, bytes, times, and the provider if all agree on it."""
-    known = (uses.provider.nunique() == 1) & (uses.provider.count() == uses.count())
-    return uses.group_by(*key).agg(
-        resp_app=ibis.ifelse(known, uses.provider.min(), ibis.null("string")),
-        flows=uses.flows.sum(),
-        orig_bytes=uses.orig_bytes.sum(),
-        resp_bytes=uses.resp_bytes.sum(),
-        first_ns=uses.first_ns.min(),
-        last_ns=uses.last_ns.max(),
-    )
-
-
-def _as_records(rows: ibis.Table, level: int) -> ibis.Table:
-    """Rows with exactly the columns of `Dependency`; what a level does not speak of is not known."""
-    rows = rows.mutate(level=ibis.literal(level), method=ibis.literal("macroscope"))
-    if "resp_host" in rows.columns:
-        rows = rows.mutate(resp_host=rows.resp_host.nullif(""))
-    return rows.select(
-        **{
-            column.name: (rows[column.name] if column.name in rows.columns else ibis.null(column.type)).cast(
-                column.type
-            )
-            for column in columns(Dependency)
-        }
-    )

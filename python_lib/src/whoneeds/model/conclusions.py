@@ -14,8 +14,8 @@ from whoneeds.model.schema import documented
 SIDES = ("orig", "resp")
 RULES = ("socket", "listener", "none")
 KINDS = ("static", "transient", "unclassified")
-METHODS = ("macroscope",)
-REASONS = ("all_static", "well_known_port", "shared", "not_shared")
+METHODS = ("macroscope", "evidence")
+REASONS = ("all_static", "well_known_port", "shared", "not_shared", "weighed", "too_little")
 
 
 @dataclass(frozen=True)
@@ -165,6 +165,65 @@ class ServiceUse:
     resp_bytes: Optional[int] = documented("Bytes from the service to the instance.", unit="bytes")
     first_ns: int = documented("First use seen.", unit="ns")
     last_ns: int = documented("Last use seen.", unit="ns")
+    process_id: Optional[str] = documented(
+        "The process behind it: where a process number was given out again, each process has rows of its own.",
+        max_length=400,
+        default=None,
+    )
+
+
+@dataclass(frozen=True)
+class ServiceTrait:
+    """What can be said of an application's use of a service beside how many use it: what `evidence` weighs.
+
+    Instances are told apart by process, so that a process number that is given out again makes another one.
+    """
+
+    app: str = documented("The application.", max_length=64)
+    protocol: str = documented("Protocol of the service.", choices=PROTOCOLS)
+    port: int = documented("Port of the service.")
+    population: int = documented("Instances of the application.")
+    support: int = documented("Those that used the service.")
+    users_in_all: Optional[int] = documented("Known users of the application; absent where none is known.")
+    users: Optional[int] = documented("Those who used the service through it.")
+    hosts_in_all: int = documented("Hosts on which the application ran.")
+    hosts: int = documented("Those on which it used the service.")
+    boots_in_all: int = documented("Boots of these hosts in which it ran.")
+    boots: int = documented("Those in which it used the service.")
+    days_in_all: int = documented("Days (UTC) on which an instance began or ended to use a place.", unit="days")
+    days: int = documented("Those on which that was this service.", unit="days")
+    flows: int = documented("Connections to the service.")
+    samples: int = documented("Samples in which they were seen, summed.")
+    duration_s: float = documented("Observed length of a connection, on average.", unit="s")
+    period_s: float = documented("Sampling period, on average over connections; 0 where events told.", unit="s")
+    early: int = documented("Instances that used it within a minute of their first use of anything.")
+    dynamic: Optional[bool] = documented(
+        "Whether the kernels of this fleet give such ports to callers; absent where too few connections are known."
+    )
+    other_services: int = documented("Other services of the application.")
+    other_single_services: int = documented("Those of them that one instance used, and no other.")
+    near_services: int = documented("Other services of the application in the same run of 256 ports.")
+    near_support: int = documented("Instances that used those, summed over them.")
+    service_apps: int = documented("Other applications that use the same protocol and port anywhere.")
+    destinations: int = documented("Places (address, and host where that is traced) at which it was used.")
+    repeated_destinations: int = documented("Those of them that two or more instances used.")
+    top_support: int = documented("Instances that used the place that most of them used.")
+    place_support: int = documented("Instances that used a place, summed over places.")
+    other_ports: int = documented("Other ports that the application called there, summed over places.")
+    other_single_ports: int = documented("Those of them that one instance called, and no other.")
+    shared_destinations: int = documented("Places at which other applications use the service as well.")
+    named_destinations: Optional[int] = documented(
+        "Places that somebody resolved a name for; absent where no host told of names at all."
+    )
+    loopback_destinations: int = documented("Loopback addresses among the places.")
+    traced_destinations: int = documented("Places on traced hosts.")
+    listened_destinations: int = documented("Those where a socket was seen waiting on the port.")
+    own_destinations: int = documented("Those where the application itself waits on it.")
+    unit_destinations: int = documented("Those where a service of the host's service manager waits on it.")
+    first_ns: int = documented("First use of the service.", unit="ns")
+    last_ns: int = documented("Last use of the service.", unit="ns")
+    app_first_ns: int = documented("First use of anything by the application.", unit="ns")
+    app_last_ns: int = documented("Last use of anything by the application.", unit="ns")
 
 
 @dataclass(frozen=True)
@@ -202,6 +261,14 @@ class Dependency:
     resp_bytes: Optional[int] = documented("Bytes to the dependent.", unit="bytes")
     first_ns: int = documented("First use seen.", unit="ns")
     last_ns: int = documented("Last use seen.", unit="ns")
+    probability: Optional[float] = documented(
+        "How probable it is that the need is built in, of such evidence; absent where the method gives none.",
+        unit="share",
+        default=None,
+    )
+    grounds: Optional[str] = documented(
+        "In words, what weighed most; absent where the method gives none.", default=None
+    )
 
 
 @dataclass(frozen=True)

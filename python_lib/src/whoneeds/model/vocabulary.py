@@ -29,6 +29,7 @@ CONCLUSIONS: Tuple[Type[Any], ...] = (
     conclusions.Connection,
     conclusions.ApplicationInstance,
     conclusions.ServiceUse,
+    conclusions.ServiceTrait,
     conclusions.LocalUse,
     conclusions.Dependency,
     conclusions.WireJoin,
