@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The verb ``flows``: what conversations a capture shows."""
 
-import csv
-import io
 import json
 import secrets
 import sys
@@ -79,7 +77,7 @@ def flows(
     said: list[str] = []
     try:
         with _sink(out) as sink:
-            write(sink, _meter(captures, settings, host, said))
+            write(sink, _meter(captures, settings, host, said, in_lines=form is FlowFormat.CSV))
             sink.flush()
     except BrokenPipeError:
         raise  # whoever read has enough
@@ -90,8 +88,10 @@ def flows(
     raise typer.Exit(DONE_IN_PART if said else DONE)
 
 
-def _meter(captures: list[Path], settings: "MeterSettings", host: str, said: list[str]) -> Iterator[dict[str, Any]]:
-    """Flows of all captures, in batches of columns; what could not be read is added to what is to be said."""
+def _meter(
+    captures: list[Path], settings: "MeterSettings", host: str, said: list[str], *, in_lines: bool
+) -> Iterator[Any]:
+    """Flows of all captures, in batches of lines or columns; what could not be read is added to what is to be said."""
     from whoneeds.flow import meter_capture
     from whoneeds.render.csv_rows import guard_text
     from whoneeds.render.visible import make_visible
@@ -103,7 +103,7 @@ def _meter(captures: list[Path], settings: "MeterSettings", host: str, said: lis
         with ExitStack() as stack:
             metered = meter_capture(_pieces(path, stack), settings, host=host, label=guard_text(label))
             try:
-                yield from metered.columns()
+                yield from metered.lines() if in_lines else metered.columns()
             except (OSError, EOFError, zlib.error) as error:
                 metered.problems.append(f"the file cannot be read further: {error}")
         if metered.problems and not metered.packets and len(captures) == 1:
@@ -168,17 +168,12 @@ def _lists(batch: dict[str, Any]) -> list[list[Any]]:
     return [column if isinstance(column, list) else column.tolist() for column in batch.values()]
 
 
-def _write_csv(sink: BinaryIO, batches: Iterator[dict[str, Any]]) -> None:
-    text = io.TextIOWrapper(sink, encoding="utf-8", errors="backslashreplace", newline="")
-    writer = csv.writer(text)
-    writer.writerow(_names())
-    for batch in batches:
-        writer.writerows(zip(*_lists(batch), strict=True))
-    text.flush()
-    text.detach()
+def _write_csv(sink: BinaryIO, batches: Iterator[Any]) -> None:
+    sink.write((",".join(_names()) + "\r\n").encode("ascii"))
+    sink.writelines(batches)
 
 
-def _write_json(sink: BinaryIO, batches: Iterator[dict[str, Any]]) -> None:
+def _write_json(sink: BinaryIO, batches: Iterator[Any]) -> None:
     names, before = _names(), b"[\n"
     for batch in batches:
         rows = [json.dumps(dict(zip(names, row, strict=True))) for row in zip(*_lists(batch), strict=True)]
@@ -187,7 +182,7 @@ def _write_json(sink: BinaryIO, batches: Iterator[dict[str, Any]]) -> None:
     sink.write(b"[]\n" if before == b"[\n" else b"\n]\n")
 
 
-def _write_parquet(sink: BinaryIO, batches: Iterator[dict[str, Any]]) -> None:
+def _write_parquet(sink: BinaryIO, batches: Iterator[Any]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 

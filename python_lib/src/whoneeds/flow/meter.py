@@ -26,7 +26,7 @@ from whoneeds.flow.compiled.table import (
 from whoneeds.flow.fragments import Fragments
 from whoneeds.flow.listeners import Listeners
 from whoneeds.flow.odd_links import find_packets
-from whoneeds.flow.rows import make_columns, make_rows
+from whoneeds.flow.rows import make_columns, make_lines, make_rows
 from whoneeds.flow.settings import MeterSettings
 from whoneeds.model.evidence import WireFlow
 
@@ -70,15 +70,23 @@ class Metered:
 
     def columns(self) -> Iterator[dict[str, Any]]:
         """Flows in batches of columns, which have the names and the order of the record's fields."""
+        for done in self._batches():
+            yield make_columns(done, self._host, self._label)
+
+    def lines(self) -> Iterator[bytes]:
+        """Flows in batches of lines of CSV; a line of names is not among them."""
+        for done in self._batches():
+            yield make_lines(done, self._host, self._label)
+
+    def _batches(self) -> Iterator[Any]:
         for records in self._reader:
             yield from self._take(records)
         self._listeners.hold()
         yield from self._sweep(_ALL)
-        for done in self._listeners.release():
-            yield make_columns(done, self._host, self._label)
+        yield from self._listeners.release()
         self._tell_what_is_missing()
 
-    def _take(self, records: Records) -> Iterator[dict[str, Any]]:
+    def _take(self, records: Records) -> Iterator[Any]:
         links = records.found["link"]
         odd = ~np.isin(links, KNOWN)
         if not odd.any():
@@ -95,7 +103,7 @@ class Metered:
             self._state.numbers[PACKETS] += left_out
             yield from self._run(Records(data, found))
 
-    def _run(self, records: Records) -> Iterator[dict[str, Any]]:
+    def _run(self, records: Records) -> Iterator[Any]:
         state, at = self._state, 0
         while at < len(records.found):
             at, why = self._run_from(at, records)
@@ -125,21 +133,22 @@ class Metered:
         self._state.packets[0] = packet
         self._run_from(0, Records(np.frombuffer(body or b"\0", np.uint8), found), is_whole=True)
 
-    def _hand_over(self) -> Iterator[dict[str, Any]]:
+    def _hand_over(self) -> Iterator[Any]:
+        """Rows that are done, which must be used before the next are asked for."""
         count = int(self._state.numbers[DONE_COUNT])
         if count:
             done = self._listeners.settle(self._state.done[:count])
-            self._state.numbers[DONE_COUNT] = 0
             if len(done):
-                yield make_columns(done, self._host, self._label)
+                yield done
+            self._state.numbers[DONE_COUNT] = 0
 
-    def _sweep(self, silent_since_ns: Any) -> Iterator[dict[str, Any]]:
+    def _sweep(self, silent_since_ns: Any) -> Iterator[Any]:
         at = 0
         while at >= 0:
             at = sweep(at, self._state, silent_since_ns, self._seed)
             yield from self._hand_over()
 
-    def _make_room(self) -> Iterator[dict[str, Any]]:
+    def _make_room(self) -> Iterator[Any]:
         """Hand out what is over; if that is little, what was silent longest is given up."""
         yield from self._sweep(_NOBODY)
         numbers, most = self._state.numbers, self._settings.most_flows

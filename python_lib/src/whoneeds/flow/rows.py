@@ -1,21 +1,36 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """From the meter's numbers to columns and to wire flows."""
 
-import ipaddress
+import csv
+import io
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from whoneeds.flow.community import community_id
+from whoneeds.flow.compiled.community import ROUNDS
 from whoneeds.flow.compiled.packet import ICMP, ICMP6, SCTP, TCP, UDP
+from whoneeds.flow.compiled.table import NUMBER
+from whoneeds.flow.compiled.texts import (
+    ALL_WORDS,
+    CLOSED_BY_WORDS,
+    DIRECTION_WORDS,
+    END_WORDS,
+    HANDSHAKE_WORDS,
+    MOST_LINE_BYTES,
+    PROTOCOL_WORDS,
+    TEXT_BYTES,
+    TUNNEL_WORDS,
+    WORD_BYTES,
+    name_flows,
+    write_lines,
+)
 from whoneeds.model.evidence import CLOSED_BY, ENDS, HANDSHAKES, TUNNELS, WIRE_DIRECTIONS, WIRE_PROTOCOLS, WireFlow
 
 _PROTOCOLS = np.full(256, WIRE_PROTOCOLS.index("other"), np.int8)
 for _number, _word in ((TCP, "tcp"), (UDP, "udp"), (ICMP, "icmp"), (ICMP6, "icmp"), (SCTP, "sctp")):
     _PROTOCOLS[_number] = WIRE_PROTOCOLS.index(_word)
-_MAPPED_HIGH = 0x0000FFFF
+_SOURCE = "pcap"
 _COUNTS = (
     "first_ns", "last_ns", "orig_packets", "resp_packets", "orig_bytes", "resp_bytes", "orig_ip_bytes",
     "resp_ip_bytes", "missed_bytes",
@@ -25,16 +40,6 @@ WORDS = {
     "protocol": WIRE_PROTOCOLS, "direction": WIRE_DIRECTIONS, "end": ENDS, "handshake": HANDSHAKES,
     "closed_by": CLOSED_BY, "tunnel": ("", *TUNNELS),
 }  # fmt: skip
-
-
-@lru_cache(1 << 14)
-def address_of(high: int, low: int) -> tuple[str, bytes]:
-    """An address as text and as bytes."""
-    if high == 0 and low >> 32 == _MAPPED_HIGH:
-        packed = (low & 0xFFFFFFFF).to_bytes(4, "big")
-        return ".".join(map(str, packed)), packed
-    packed = high.to_bytes(8, "big") + low.to_bytes(8, "big")
-    return str(ipaddress.IPv6Address(packed)), packed
 
 
 def make_columns(done: Any, host: str, label: str) -> dict[str, Any]:
@@ -49,30 +54,20 @@ def make_columns(done: Any, host: str, label: str) -> dict[str, Any]:
     -------
     dict of str to list or array
     """
-    ends = [
-        [
-            address_of(high, low)
-            for high, low in zip(done[f"{side}_high"].tolist(), done[f"{side}_low"].tolist(), strict=True)
-        ]
-        for side in ("orig", "resp")
-    ]
-    protocols, one_way = done["protocol"].tolist(), done["one_way"].tolist()
-    orig_ports, resp_ports = done["orig_port"].astype(np.int64), done["resp_port"].astype(np.int64)
-    names = [
-        community_id(protocol, orig[1], orig_port, resp[1], resp_port, bool(way))
-        for protocol, orig, orig_port, resp, resp_port, way in zip(
-            protocols, ends[0], orig_ports.tolist(), ends[1], resp_ports.tolist(), one_way, strict=True
-        )
-    ]
+    texts = np.zeros(3 * TEXT_BYTES * len(done), np.uint8)
+    name_flows(done, len(done), texts, np.zeros(ROUNDS, NUMBER))
+    orig, resp, names = (
+        texts.view(f"S{TEXT_BYTES}").astype(str).reshape(-1, 3).T.tolist() if len(done) else ([], [], [])
+    )
     made: dict[str, Any] = {
         "flow_id": [f"{label}#{number}" for number in done["number"].tolist()],
         "host": [host] * len(done),
-        "source": ["pcap"] * len(done),
+        "source": [_SOURCE] * len(done),
         "protocol": _words(_PROTOCOLS[done["protocol"]], "protocol"),
-        "orig_addr": [end[0] for end in ends[0]],
-        "orig_port": orig_ports,
-        "resp_addr": [end[0] for end in ends[1]],
-        "resp_port": resp_ports,
+        "orig_addr": orig,
+        "orig_port": done["orig_port"].astype(np.int64),
+        "resp_addr": resp,
+        "resp_port": done["resp_port"].astype(np.int64),
         "direction": _words(done["direction"], "direction"),
     }
     made |= {name: done[name] for name in _COUNTS}
@@ -92,6 +87,42 @@ def _words(numbers: Any, name: str) -> list[str]:
 
 def _known(numbers: Any) -> list[int | None]:
     return [None if number < 0 else number for number in numbers.tolist()]
+
+
+def make_lines(done: Any, host: str, label: str) -> bytes:
+    """The same as lines of CSV, without one of names."""
+    marked = _cell(f"{label}#\0")
+    prefix, suffix = marked.split(b"\0")
+    same = b"".join((prefix, suffix, b",", _cell(host), b",", _cell(_SOURCE), b","))
+    room = 2 * len(same) + MOST_LINE_BYTES
+    out = np.empty(room * len(done), np.uint8)
+    size = write_lines(
+        done, len(done), np.frombuffer(same, np.uint8), len(prefix), len(prefix) + len(suffix),
+        _WORD_TABLE, out, np.zeros(ROUNDS, NUMBER),
+    )  # fmt: skip
+    return out[:size].tobytes()
+
+
+def _cell(text: str) -> bytes:
+    """A cell of CSV, in quotes if it needs them."""
+    written = io.StringIO()
+    csv.writer(written, lineterminator="").writerow([text, ""])  # a cell that is alone is never left empty
+    return written.getvalue()[:-1].encode("utf-8", errors="backslashreplace")
+
+
+def _make_word_table() -> Any:
+    table = np.zeros(ALL_WORDS * WORD_BYTES, np.uint8)
+    protocols = [WIRE_PROTOCOLS[number] for number in _PROTOCOLS.tolist()]
+    for begin, words in (
+        (PROTOCOL_WORDS, protocols), (DIRECTION_WORDS, WORDS["direction"]), (END_WORDS, WORDS["end"]),
+        (HANDSHAKE_WORDS, WORDS["handshake"]), (CLOSED_BY_WORDS, WORDS["closed_by"]), (TUNNEL_WORDS, WORDS["tunnel"]),
+    ):  # fmt: skip
+        for number, word in enumerate(words, begin):
+            table[number * WORD_BYTES : number * WORD_BYTES + 1 + len(word)] = [len(word), *word.encode("ascii")]
+    return table
+
+
+_WORD_TABLE = _make_word_table()
 
 
 def make_rows(columns: dict[str, Any]) -> Iterator[WireFlow]:

@@ -30,9 +30,7 @@ def build_object(entries: Iterable[Entry], machine: Any) -> bytes:
     for one in entries:
         dispatcher = numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **_OPTIONS)(one.function)
         signature = _types(one.declared)
-        dispatcher.compile(signature)
-        if dispatcher.overloads[signature].signature.return_type != numba.types.int64:
-            raise TypeError(f"{one.symbol} must answer with a whole number of 64 bits")
+        dispatcher.compile(numba.types.int64(*signature))
         module = llvm.parse_assembly(dispatcher.inspect_llvm(signature))
         name = dispatcher.overloads[signature].fndesc.llvm_func_name
         for function in module.functions:

@@ -56,8 +56,9 @@ def _build(machine: Any) -> bytes:
     from whoneeds.flow.compiled.build import build_object
     from whoneeds.flow.compiled.loop import run, sweep
     from whoneeds.flow.compiled.scan import scan_pcap, scan_pcapng
+    from whoneeds.flow.compiled.texts import name_flows, write_lines
 
-    return build_object((scan_pcap, scan_pcapng, run, sweep), machine)
+    return build_object((scan_pcap, scan_pcapng, run, sweep, name_flows, write_lines), machine)
 
 
 def place_of(platform: str) -> Path | None:
