@@ -22,21 +22,11 @@ LEAST_US = 400
 
 #: Columns of a chunk of connections. ``owner`` is the number of the application that makes them, ``process`` the number
 #: of its process in that application's lives, ``place`` the number of the place, ``member`` which of its addresses or
-#: hosts is called (-1: the host itself).
+#: hosts is called (-1: the host itself), ``answers`` the application whose process chose the port (-1: none did).
 COLUMNS = (
-    "owner",
-    "process",
-    "stretch",
-    "protocol",
-    "port",
-    "place",
-    "member",
-    "first",
-    "last",
-    "ended",
-    "sent",
+    "owner", "process", "stretch", "protocol", "port", "place", "member", "answers", "first", "last", "ended", "sent",
     "got",
-)
+)  # fmt: skip
 
 
 @dataclass
@@ -138,6 +128,7 @@ class Drawing:
             "owner": np.full(count, owner), "process": process[good], "stretch": stretch[good],
             "protocol": np.full(count, step.protocol == "udp", dtype=np.int64),
             "port": self._ports(step, number, count, rng), "place": np.full(count, place),
+            "answers": np.full(count, -1 if isinstance(step.port, int) or not step.at else self._numbers[step.at]),
             "member": self._members(where, self._uptime.stretch_host[stretch[good]], rng),
             "first": first[good], "last": last[good], "ended": ended[good], "sent": sizes[0], "got": sizes[1],
         })  # fmt: skip
@@ -174,6 +165,8 @@ class Drawing:
             return np.full(len(host), -1, dtype=np.int64)
         if place.choice == "popular":
             return _prefer_first(many, len(host), 1.0, rng)
+        if place.choice == "rotating":
+            return np.arange(len(host)) % many
         drawn = rng.integers(0, many, len(host))
         if place.choice == "sticky":
             own = (host * 2654435761 % 1000003) % many

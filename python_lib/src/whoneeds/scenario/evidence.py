@@ -222,7 +222,7 @@ class Evidence:
                 own = np.flatnonzero(sampled & (app == number))
                 parts.append(own)
                 protocols.append(np.full(len(own), protocol == "udp", dtype=np.int64))
-                ports.append(np.full(len(own), port))
+                ports.append(np.full(len(own), port) if port else process["chosen"][piece["process"][own]])
         if not parts:
             return fill(SocketRecord, 0, {})
         part, udp, called = np.concatenate(parts), np.concatenate(protocols), np.concatenate(ports)

@@ -68,7 +68,7 @@ class Step:
     by : str
         The application that makes the connection on this one's behalf; empty for itself.
     at : str
-        Of a step to ``local``, the application that answers.
+        The application that answers, of a step to ``local`` or to a port that this application chose when it began.
     """
 
     protocol: str
@@ -143,7 +143,7 @@ class Application:
     uid : int
         User number; -1 for that of the host's user.
     listens : tuple of (str, int)
-        Services that it offers.
+        Services that it offers; port 0 is one that each of its processes chooses anew when it begins.
     """
 
     name: str
@@ -174,7 +174,8 @@ class Place:
     domains : tuple of str
         Names that name service gives for the addresses, one each, or one for all; empty for none.
     choice : str
-        ``sticky``: each host mostly has its own; ``balanced``: any; ``popular``: the first ones more often.
+        ``sticky``: each host mostly has its own; ``balanced``: any; ``popular``: the first ones more often;
+        ``rotating``: all, one after the other.
     """
 
     name: str

@@ -14,10 +14,13 @@ from whoneeds.scenario.connections import ENDED, LEAST_US, REJECTED, RST, UNANSW
 from whoneeds.scenario.habits import Application, Place, static_services
 from whoneeds.scenario.laptops import lay_out_laptops
 from whoneeds.scenario.processes import Lives, draw_lives
+from whoneeds.scenario.servers import lay_out_servers
 from whoneeds.scenario.settings import PopulationSettings
 from whoneeds.scenario.uptime import Uptime, lay_out_uptime
 
 _LOOPBACK = "127.0.0.1"
+#: Above all services of a host, by protocol and port or by who chose the port.
+_KEYS = 4 * 65536
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Population:
     truth : frozenset of (str, str, int)
         (application, protocol, port): all static dependencies, by program and configuration, whether used or not.
     process : dict of str to numpy.ndarray
-        Processes of all: app (number), boot, begin, end, pid, ticks, uid.
+        Processes of all: app (number), boot, begin, end, pid, ticks, uid, and the port that it chose (0: none).
     piece : dict of str to numpy.ndarray
         Pieces of their lives: process, stretch, first, last.
     made : dict of str to numpy.ndarray
@@ -104,7 +107,8 @@ def make_population(settings: PopulationSettings, seed: int) -> Population:
         Not negative.
     """
     uptime = lay_out_uptime(settings, np.random.default_rng((seed, 0)))
-    applications, places = lay_out_laptops(settings, np.random.default_rng((seed, 1)))
+    lay_out = lay_out_laptops if settings.kind == "laptops" else lay_out_servers
+    applications, places = lay_out(settings, np.random.default_rng((seed, 1)))
     lives = {
         number: draw_lives(
             application,
@@ -167,7 +171,12 @@ def _number_processes(
     ticks = (begin - uptime.boot_begin[boot]) // 10000 + 500
     uids = np.array([application.uid for application in applications], dtype=np.int64)[app]
     uid = np.where(uids < 0, 1000 + uptime.boot_host[boot], uids)
-    return {"app": app, "boot": boot, "begin": begin, "end": end, "pid": pid, "ticks": ticks, "uid": uid}, bases[:-1]
+    chooses = np.array([any(not port for _protocol, port in each.listens) for each in applications], dtype=bool)[app]
+    fixed = [port for application in applications for _protocol, port in application.listens]
+    free = np.setdiff1d(np.arange(32768, 61000), np.array(fixed, dtype=np.int64))
+    chosen = np.where(chooses, free[rng.integers(0, len(free), len(app))], 0)
+    made = {"app": app, "boot": boot, "begin": begin, "end": end, "pid": pid, "ticks": ticks, "uid": uid}
+    return made | {"chosen": chosen}, bases[:-1]
 
 
 def _lay_ends(
@@ -205,9 +214,11 @@ def _lay_ends(
     made |= {"resp_host": resp_host, "resp_stretch": resp_stretch, "resp_addr": resp_addr}
     made["orig_addr"] = np.where(local, loopback, uptime.stretch_address[made["stretch"]])
     made["resp_process"] = _find_listeners(made, applications, process, uptime)
+    chosen = (made.pop("answers") >= 0) & (made["resp_process"] >= 0)
+    made["port"] = np.where(chosen, process["chosen"][made["resp_process"]], made["port"])
     made = {name: column[there] for name, column in made.items()}
     _cut_at_far_end(made, process, uptime)
-    made["orig_port"] = _give_ports(settings, applications, made, uptime)
+    made["orig_port"] = _give_ports(settings, applications, process, made, uptime)
     # the same address may be given again, and then it is the same
     known = {address: number for number, address in enumerate(dict.fromkeys(addresses))}
     numbers = np.array([known[address] for address in addresses])
@@ -220,28 +231,32 @@ def _find_listeners(
     made: dict[str, Any], applications: tuple[Application, ...], process: dict[str, Any], uptime: Uptime
 ) -> Any:
     """The process that waits at the called port of a traced host at the time; -1 where there is none."""
-    asked = (made["resp_host"] * 2 + made["protocol"]) * 65536 + made["port"]
+    # a port that somebody chose is found by who chose it
+    what = np.where(made["answers"] >= 0, 2 * 65536 + made["answers"], made["protocol"] * 65536 + made["port"])
     rows: list[tuple[Any, Any]] = []
     for number, application in enumerate(applications):
         own = np.flatnonzero(process["app"] == number)
+        host = uptime.boot_host[process["boot"][own]]
         for protocol, port in application.listens:
-            key = (uptime.boot_host[process["boot"][own]] * 2 + (protocol == "udp")) * 65536 + port
-            rows.append((key, own))
-    found = np.full(len(asked), -1, dtype=np.int64)
+            offered = (protocol == "udp") * 65536 + port if port else 2 * 65536 + number
+            rows.append((host * _KEYS + offered, own))
+    found = np.full(len(what), -1, dtype=np.int64)
     traced = np.flatnonzero(made["resp_host"] >= 0)
     if not rows or not len(traced):
         return found
-    keys = np.concatenate([key for key, _own in rows])
+    asked = made["resp_host"][traced] * _KEYS + what[traced]
     owns = np.concatenate([own for _key, own in rows])
-    names, place = np.unique(keys, return_inverse=True)
+    names, place = np.unique(np.concatenate([key for key, _own in rows]), return_inverse=True)
+    if not len(names):
+        return found
     begins = place * uptime.span + process["begin"][owns]
     order = np.argsort(begins, kind="stable")
-    at = np.searchsorted(names, asked[traced]).clip(0, len(names) - 1)
-    known = names[at] == asked[traced]
+    at = np.searchsorted(names, asked).clip(0, len(names) - 1)
     first = made["first"][traced]
-    hit = np.searchsorted(begins[order], at * uptime.span + first, side="right") - 1
-    own = owns[order][np.maximum(hit, 0)]
-    fits = known & (hit >= 0) & (place[order][np.maximum(hit, 0)] == at) & (process["end"][own] > first)
+    hit = np.maximum(np.searchsorted(begins[order], at * uptime.span + first, side="right") - 1, 0)
+    own = owns[order][hit]
+    fits = (names[at] == asked) & (place[order][hit] == at)
+    fits &= (process["begin"][own] <= first) & (process["end"][own] > first)
     found[traced] = np.where(fits, own, -1)
     return found
 
@@ -262,7 +277,11 @@ def _cut_at_far_end(made: dict[str, Any], process: dict[str, Any], uptime: Uptim
 
 
 def _give_ports(
-    settings: PopulationSettings, applications: tuple[Application, ...], made: dict[str, Any], uptime: Uptime
+    settings: PopulationSettings,
+    applications: tuple[Application, ...],
+    process: dict[str, Any],
+    made: dict[str, Any],
+    uptime: Uptime,
 ) -> Any:
     """Ports that the kernels give to who calls: Windows XP one after the other from 1025 on, Linux all over its range.
 
@@ -273,7 +292,7 @@ def _give_ports(
     else:
         low, past, stride = 32768, 61000, 7919
     waiting = [port for application in applications for _protocol, port in application.listens]
-    free = np.setdiff1d(np.arange(low, past), np.array(waiting, dtype=np.int64))
+    free = np.setdiff1d(np.arange(low, past), np.append(process["chosen"], np.array(waiting, dtype=np.int64)))
     host = uptime.stretch_host[made["stretch"]]
     order = np.argsort(host, kind="stable")
     rank = np.empty(len(host), dtype=np.int64)

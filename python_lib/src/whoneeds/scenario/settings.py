@@ -8,7 +8,7 @@ from typing import Any
 from whoneeds.model.errors import SettingsError
 from whoneeds.model.schema import documented, is_whole_number
 
-KINDS = ("laptops",)
+KINDS = ("laptops", "servers")
 VARIANTS = ("default", "held_out")
 
 #: Least and largest legal value of each number.
@@ -110,8 +110,8 @@ def preset(name: str, **changes: Any) -> PopulationSettings:
 
     Parameters
     ----------
-    name : {"laptops", "few-laptops"}
-        The paper's population, and what there is to go by after one day on one laptop.
+    name : {"laptops", "servers", "few-laptops", "few-servers"}
+        The two populations, and what there is to go by after one day on one laptop, or on a few servers.
     **changes
         Settings that are to be others.
 
@@ -122,12 +122,14 @@ def preset(name: str, **changes: Any) -> PopulationSettings:
 
     Examples
     --------
-    >>> preset("few-laptops").hosts
-    1
+    >>> preset("servers").hosts
+    60
     """
     known: dict[str, dict[str, Any]] = {
         "laptops": {},
+        "servers": {"kind": "servers", "hosts": 60, "days": 14, "applications": 80},
         "few-laptops": {"hosts": 1, "days": 1, "present_share": 1.0},
+        "few-servers": {"kind": "servers", "hosts": 12, "days": 1, "applications": 50},
     }
     if name not in known:
         raise SettingsError("preset", expected="one of " + ", ".join(known), found=ascii(name)[:80])

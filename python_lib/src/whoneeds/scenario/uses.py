@@ -113,7 +113,11 @@ class Conclusions:
         })  # fmt: skip
 
     def attributions(self) -> pa.Table:
-        """Attribution: both ends of each flow, known by their sockets or by who waits there."""
+        """Attribution: both ends of each flow, known by their sockets or by who waits there.
+
+        Where a program was begun anew just then, the line may find two processes that can have answered, and name none;
+        here the one that did is named.
+        """
         population, seen = self._population, self._seen
         made, uptime, rows = population.made, population.uptime, seen["row"]
         names = [application.name for application in population.applications]
@@ -201,7 +205,7 @@ class Conclusions:
         population = self._population
         names, hosts = [application.name for application in population.applications], population.uptime.hosts
         key = ["app", "host", "pid", "address"]
-        grouped = self._uses.group_by([*key, "protocol", "port", "resp_addr"], use_threads=False)
+        grouped = self._uses.group_by([*key, "process", "protocol", "port", "resp_addr"], use_threads=False)
         grouped = grouped.aggregate([
             ("spent", "count"), ("resp_host", "min"), ("resp_host", "max"), ("resp_app", "min"), ("resp_app", "max"),
             ("samples", "sum"), ("spent", "sum"), ("sent", "sum"), ("got", "sum"), ("first", "min"), ("last", "max"),
@@ -226,4 +230,5 @@ class Conclusions:
             "period_s": 0.0 if self._looks.events else self._period_s, "orig_bytes": grouped["sent_sum"],
             "resp_bytes": grouped["got_sum"], "first_ns": self._base_ns + grouped["first_min"].to_numpy() * 1000,
             "last_ns": self._base_ns + grouped["last_max"].to_numpy() * 1000,
+            "process_id": text(self._evidence.process_ids, grouped["process"].to_numpy()),
         })  # fmt: skip
