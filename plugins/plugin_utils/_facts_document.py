@@ -71,6 +71,12 @@ COVERAGE = {
     "privileged": "bool?",
     "first_ns": "int?",
     "last_ns": "int?",
+    "ends": "int",
+    "by_socket": "int",
+    "by_listener": "int",
+    "ambiguous": "int",
+    "unknown": "int",
+    "unpaired": "int",
     "gaps": "texts",
 }
 RECORDS = {"needs": NEED, "needed_by": DEPENDENT, "provides": PROVISION}

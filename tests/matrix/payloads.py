@@ -113,7 +113,8 @@ PROVISION = {
     "app": None, "protocol": "tcp", "port": 80, "loopback_only": False, "needed_by_hosts": [], "needed_by_apps": [],
 }  # fmt: skip
 COVERAGE = {
-    "segments": 1, "samples": 12, "period_s": 5.0, "privileged": False, "first_ns": 1, "last_ns": 2, "gaps": [],
+    "segments": 1, "samples": 12, "period_s": 5.0, "privileged": False, "first_ns": 1, "last_ns": 2, "ends": 4,
+    "by_socket": 1, "by_listener": 1, "ambiguous": 1, "unknown": 1, "unpaired": 0, "gaps": [],
 }  # fmt: skip
 
 

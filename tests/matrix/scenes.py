@@ -258,6 +258,7 @@ class Scene:
             listeners=rows["listeners"],
             segments=[],
             gaps=rows["gaps"],
+            ends=[],
             applications=applications,
         )
 

@@ -69,7 +69,7 @@ def groups(core: Installed, folder: Path) -> dict[str, Any]:
     for host, needed in (("web1", "db-1"), ("web2", "db_1"), ("web3", "db1")):
         add_rows(rows, host, "app", resp_host=needed)
     made = build_document(
-        service_uses=rows["uses"], dependencies=rows["dependencies"], listeners=[], segments=[], gaps=[],
+        service_uses=rows["uses"], dependencies=rows["dependencies"], listeners=[], segments=[], gaps=[], ends=[],
         applications={host: ["nginx"] for host in hosts},
     )  # fmt: skip
     scene.write(".stores/facts.json", made)

@@ -20,7 +20,7 @@ from tests.bench.fleet_evidence import write_fleet
 from tests.spark.cluster import WORKERS, run_cluster
 from tests.spark.fleets import gather_fleets, same_rows, write_fleets
 from whoneeds import pipeline
-from whoneeds.analysis.coverage import count_unknown_ends, summarize_gaps, summarize_hosts
+from whoneeds.analysis.coverage import count_ends, count_unknown_ends, summarize_gaps, summarize_hosts
 from whoneeds.collector.connections import join_connections
 from whoneeds.model.conclusions import Attribution
 from whoneeds.model.evidence import FlowRecord, Gap, ProcessRecord, SegmentHeader, SocketRecord
@@ -44,6 +44,7 @@ def walk(path: Path, settings: EngineSettings) -> dict[str, pa.Table]:
             "connections": join_connections(table(FlowRecord), table(Attribution), table(ProcessRecord)),
             "hosts": summarize_hosts(table(SegmentHeader)),
             "gaps": summarize_gaps(table(Gap)),
+            "ends": count_ends(table(FlowRecord), table(Attribution)),
             "unknown ends": count_unknown_ends(*ends),
         }
         made = {name: store.read(rows) for name, rows in asked.items()}

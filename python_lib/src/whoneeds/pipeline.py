@@ -17,6 +17,7 @@ from typing import Any
 
 import ibis
 
+from whoneeds.analysis.coverage import count_ends
 from whoneeds.analysis.filters import EVERYWHERE, Filters, find_users, select_flows
 from whoneeds.analysis.macroscope import Thresholds, extract_dependencies
 from whoneeds.analysis.paths import (
@@ -219,7 +220,7 @@ def dependencies(store: Store, *, thresholds: Thresholds = Thresholds()) -> dict
 
 
 def facts(store: Store) -> Document:
-    """Dependency, service_use, socket, process, segment, gap -> the facts document; who calls writes it."""
+    """Dependency, service_use, flow, attribution, socket, process, segment, gap -> facts; who calls writes them."""
     require(store, Dependency, "whoneeds analyze")
     gap = store.table(Gap)
     return build_document(
@@ -228,6 +229,7 @@ def facts(store: Store) -> Document:
         listeners=_rows(store, _find_listeners(store.table(SocketRecord), store.table(ProcessRecord))),
         segments=[row for row in store.rows(SegmentHeader) if "wire" not in row["sources"]],
         gaps=_rows(store, gap.select("host", "source", "reason", "detail").distinct()) + find_clock_gaps(store),
+        ends=_rows(store, count_ends(store.table(FlowRecord), store.table(Attribution))),
         applications=_name_applications(store),
     )
 

@@ -7,7 +7,7 @@ import duckdb
 import ibis
 import pytest
 
-from whoneeds.analysis.coverage import count_unknown_ends, summarize_gaps, summarize_hosts
+from whoneeds.analysis.coverage import count_ends, count_unknown_ends, summarize_gaps, summarize_hosts
 from whoneeds.model.conclusions import Attribution
 from whoneeds.model.evidence import FlowRecord, Gap, SegmentHeader, SocketRecord
 from whoneeds.segment.layout import TABLES
@@ -95,6 +95,27 @@ def test_unknown_ends(ask):
     }  # fmt: skip
     (nothing,) = ask(count_unknown_ends, FlowRecord=[], Attribution=[], SocketRecord=[], SegmentHeader=[])
     assert set(nothing.values()) == {0}
+
+
+def test_ends_of_each_host(ask):
+    """Each end of a host is counted by what names it, or by whether anything could, and the counts add up."""
+    flows = [FLOW, replace(FLOW, flow_id="f2", resp_host=None, candidates=2), replace(FLOW, flow_id="f3")]
+    flows.append(replace(FLOW, flow_id="f4", resp_host="web1", candidates=3))
+    ends = [
+        Attribution("f1", "orig", "web1", "p", "curl", "socket", 1),
+        Attribution("f1", "resp", "app1", "q", "nginx", "listener", 1),
+        Attribution("f2", "orig", "web1", None, None, "none", 0),
+        Attribution("f2", "resp", None, None, None, "none", 0),
+        Attribution("f3", "orig", "web1", None, "nginx", "socket", 2),
+        Attribution("f3", "resp", "app1", None, None, "listener", 1),
+        Attribution("f4", "orig", "web1", "p", "curl", "socket", 1),
+        Attribution("f4", "resp", "web1", None, None, "none", 0),
+    ]
+    rows = {row.pop("host"): row for row in ask(count_ends, FlowRecord=flows, Attribution=ends)}
+    assert rows == {
+        "web1": {"ends": 5, "by_socket": 2, "by_listener": 0, "ambiguous": 1, "unknown": 2, "unpaired": 2},
+        "app1": {"ends": 2, "by_socket": 0, "by_listener": 1, "ambiguous": 1, "unknown": 0, "unpaired": 0},
+    }
 
 
 @pytest.mark.parametrize(

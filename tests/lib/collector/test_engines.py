@@ -6,7 +6,7 @@ import ibis.expr.operations as ops
 import pytest
 from line import expressions
 
-from whoneeds.analysis.coverage import count_unknown_ends, summarize_gaps, summarize_hosts
+from whoneeds.analysis.coverage import count_ends, count_unknown_ends, summarize_gaps, summarize_hosts
 from whoneeds.analysis.macroscope import extract_dependencies
 from whoneeds.collector.applications import find_applications, mark_parts
 from whoneeds.collector.clocks import compare_clocks, find_shifts, find_steps
@@ -57,6 +57,7 @@ def rest_of_the_line():
         "shifts": find_shifts(steps, {}),
         "hosts": summarize_hosts(table(SegmentHeader)),
         "gaps": summarize_gaps(table(Gap)),
+        "ends": count_ends(table(FlowRecord), table(Attribution)),
         "unknown ends": count_unknown_ends(
             table(FlowRecord), table(Attribution), table(SocketRecord), table(SegmentHeader)
         ),

@@ -58,7 +58,14 @@ def dependencies_of(uses: list[Row], kinds: dict[tuple[str, str, int], str] | No
 def build(**rows: Any) -> Document:
     """A document of these rows, with the dependencies that follow from its uses where none are given."""
     uses = rows.get("service_uses", [])
-    empty: dict[str, Any] = {"service_uses": [], "listeners": [], "segments": [], "gaps": [], "applications": {}}
+    empty: dict[str, Any] = {
+        "service_uses": [],
+        "listeners": [],
+        "segments": [],
+        "gaps": [],
+        "ends": [],
+        "applications": {},
+    }
     return build_document(**{**empty, "dependencies": dependencies_of(uses), **rows})
 
 

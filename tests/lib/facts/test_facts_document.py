@@ -121,6 +121,7 @@ def test_the_sections_are_those_of_one_host() -> None:
     assert hosts["db1"]["addresses"] == ["10.0.0.5", "fd00::5"]
     assert hosts["db1"]["coverage"] == {
         "segments": 1, "samples": 12, "period_s": 5.0, "privileged": False, "first_ns": 10, "last_ns": 70,
+        "ends": 0, "by_socket": 0, "by_listener": 0, "ambiguous": 0, "unknown": 0, "unpaired": 0,
         "gaps": ["table: denied: \\x1b[2J"],
     }  # fmt: skip
 
@@ -130,6 +131,14 @@ def test_a_host_that_was_only_looked_at_is_told() -> None:
     facts = build(segments=[segment()])["hosts"]["web1"]
     assert facts["needs"] == facts["needed_by"] == facts["provides"] == facts["runs"] == facts["groups"] == []
     assert facts["coverage"]["segments"] == 1
+
+
+def test_how_ends_are_known_is_told() -> None:
+    """What is counted of a host's ends stands in its coverage, and a host without conversations has none."""
+    counted = {"ends": 9, "by_socket": 3, "by_listener": 2, "ambiguous": 3, "unknown": 1, "unpaired": 5}
+    hosts = build(segments=[segment(), segment(host="db1")], ends=[{"host": "web1", **counted}])["hosts"]
+    assert {name: hosts["web1"]["coverage"][name] for name in counted} == counted
+    assert {hosts["db1"]["coverage"][name] for name in counted} == {0}
 
 
 def test_no_evidence_is_an_empty_document() -> None:

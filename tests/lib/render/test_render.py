@@ -242,3 +242,13 @@ def test_statement_names_a_few_hosts_only():
     """Of many hosts five are named and the others counted."""
     hosts = [{**HOST, "host": f"h{at:02}", "unprivileged": 1} for at in range(12)]
     assert "h00, h01, h02, h03, h04 and 7 more" in state_blind_spots(hosts, [], ALL_KNOWN)[0]
+
+
+def test_where_processes_cannot_be_told_apart_is_said():
+    """Hosts with ends of which several processes may be the one are named, those with most of them first."""
+    row = {"host": "web1", "ends": 10, "ambiguous": 2}
+    rows = [row, {**row, "host": "db\x1b1", "ambiguous": 7}, {**row, "host": "app1", "ambiguous": 0}]
+    (said,) = state_blind_spots([HOST], [], ALL_KNOWN, ends_of=rows)
+    assert said.endswith("at these ends: 7 of 10 on db\\x1b1, 2 of 10 on web1.")
+    many = [{**row, "host": f"h{number}"} for number in range(7)]
+    assert state_blind_spots([HOST], [], ALL_KNOWN, ends_of=many)[0].endswith("on h4, and on 2 more hosts.")

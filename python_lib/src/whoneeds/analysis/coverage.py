@@ -33,6 +33,39 @@ def summarize_hosts(segment: ibis.Table) -> ibis.Table:
     )
 
 
+def count_ends(flow: ibis.Table, attribution: ibis.Table) -> ibis.Table:
+    """For each host, what the ends of its conversations were named by, and how often it could not be told.
+
+    Parameters
+    ----------
+    flow, attribution : ibis.Table
+        Rows of `FlowRecord` and `Attribution`.
+
+    Returns
+    -------
+    ibis.Table
+        One row for each host with an end: host, ends, by_socket, by_listener, ambiguous, unknown (these four add up
+        to ends), unpaired; as in `HostCoverage`.
+    """
+    ends = attribution.filter(attribution.host.notnull())
+    named = ends.process_id.notnull()
+    counts = {
+        "by_socket": named & (ends.rule == "socket"),
+        "by_listener": named & (ends.rule == "listener"),
+        "ambiguous": ~named & (ends.candidates > 0),
+        "unknown": ~named & (ends.candidates == 0),
+    }
+    known = ends.group_by("host").agg(
+        ends=ends.count(), **{name: which.sum().fill_null(0).cast("int64") for name, which in counts.items()}
+    )
+    lost = flow.filter(flow.candidates > 0)
+    sides = lost.select("flow_id", at_host="orig_host").union(lost.select("flow_id", at_host="resp_host"))
+    sides = sides.filter(sides.at_host.notnull()).distinct()
+    sides = sides.group_by("at_host").agg(unpaired=sides.count())
+    rows = known.left_join(sides, known.host == sides.at_host)
+    return rows.select(*known.columns, unpaired=rows.unpaired.fill_null(0))
+
+
 def summarize_gaps(gap: ibis.Table) -> ibis.Table:
     """What could not be seen, once a host and kind.
 

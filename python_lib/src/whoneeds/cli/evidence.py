@@ -4,7 +4,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from whoneeds.analysis.coverage import count_unknown_ends, summarize_gaps, summarize_hosts
+from whoneeds.analysis.coverage import count_ends, count_unknown_ends, summarize_gaps, summarize_hosts
 from whoneeds.model.conclusions import Attribution
 from whoneeds.model.errors import StoreError
 from whoneeds.model.evidence import FlowRecord, Gap, SegmentHeader, SocketRecord
@@ -69,10 +69,11 @@ def describe(store: Store) -> Observation:
     gaps += [{**gap, "times": 1, "lost": None} for gap in find_clock_gaps(store)]
     known = (store.table(record) for record in (FlowRecord, Attribution, SocketRecord, SegmentHeader))
     ends = store.read(count_unknown_ends(*known)).to_pylist()[0]
+    ends_of = store.read(count_ends(store.table(FlowRecord), store.table(Attribution))).to_pylist()
     folder = store.path / "quarantine"
     put_away = {path.name for path in folder.iterdir() if path.is_dir()} if folder.is_dir() else set()
     unseen = sorted(put_away - {row["host"] for row in hosts})
-    sentences = [state_observation(hosts), *state_blind_spots(hosts, gaps, ends, unseen)]
+    sentences = [state_observation(hosts), *state_blind_spots(hosts, gaps, ends, unseen, ends_of)]
     if store.manifest.stale:
         sentences.append(
             f"What was worked out rests in part on evidence of before {store.manifest.horizon}, which was pruned "

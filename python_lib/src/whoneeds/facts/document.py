@@ -25,6 +25,8 @@ FACTS_KIND = "whoneeds-facts"
 #: Most kinds of gap that are told for one host.
 GAPS_LIMIT = 50
 
+#: What is counted of the ends of a host's conversations.
+_ENDS = ("ends", "by_socket", "by_listener", "ambiguous", "unknown", "unpaired")
 _WELL_KNOWN_LIMIT = 1024
 _INT64_MAX = 2**63 - 1
 
@@ -46,6 +48,7 @@ def build_document(
     listeners: Iterable[Row],
     segments: Iterable[Row],
     gaps: Iterable[Row],
+    ends: Iterable[Row],
     applications: Mapping[str, Iterable[str]],
     method: str = "macroscope",
 ) -> Document:
@@ -64,6 +67,8 @@ def build_document(
         Rows of `SegmentHeader`. Every host with a segment is in the document, however little it did.
     gaps : iterable of mapping
         Rows of `Gap`.
+    ends : iterable of mapping
+        Rows of `whoneeds.analysis.coverage.count_ends`; a host without one had no conversation.
     applications : mapping of str to iterable of str
         For each host the applications that were seen on it.
     method : str
@@ -86,6 +91,7 @@ def build_document(
     listening = tuple(row for row in listeners if row["state"] in ("listen", "bound"))
     headers = _by(segments, "host")
     gaps_of = _by(gaps, "host")
+    ends_of = {row["host"]: row for row in ends}
     verdicts = {
         (row["app"], row["protocol"], row["port"]): _Verdict(row["kind"], row["usage_share"])
         for row in dependencies
@@ -108,7 +114,7 @@ def build_document(
             "needed_by": needed_by,
             "provides": provides,
             "runs": runs,
-            "coverage": _coverage(headers[host], gaps_of[host], cuts),
+            "coverage": _coverage(headers[host], gaps_of[host], ends_of.get(host, {}), cuts),
         }
         # Of needs all count: a host that needs very many others is still in the group of each.
         facts["groups"] = group_names(host, {**facts, "needs": all_needs})
@@ -199,7 +205,7 @@ def _provides(sockets: list[Row], uses: list[Row], verdicts: Mapping[Any, _Verdi
         )
 
 
-def _coverage(headers: list[Row], gaps: list[Row], cuts: list[str]) -> dict[str, Any]:
+def _coverage(headers: list[Row], gaps: list[Row], ends: Row, cuts: list[str]) -> dict[str, Any]:
     words = sorted({make_inert(f"{gap['source']}: {gap['reason']}: {gap['detail']}", 255) for gap in gaps})
     if len(words) > GAPS_LIMIT:
         words = [*words[:GAPS_LIMIT], f"facts: truncated: {len(words) - GAPS_LIMIT} more kinds of gap"]
@@ -212,6 +218,7 @@ def _coverage(headers: list[Row], gaps: list[Row], cuts: list[str]) -> dict[str,
             "privileged": all(row["privileged"] for row in headers) if headers else None,
             "first_ns": min((row["opened_ns"] for row in headers), default=None),
             "last_ns": max((row["closed_ns"] for row in headers), default=None),
+            **{name: ends.get(name, 0) for name in _ENDS},
             "gaps": [*words, *cuts],
         },
     )

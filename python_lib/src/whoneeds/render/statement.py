@@ -42,6 +42,7 @@ def state_blind_spots(
     gaps: Iterable[Mapping[str, Any]],
     ends: Mapping[str, Any],
     unseen_hosts: Sequence[str] = (),
+    ends_of: Iterable[Mapping[str, Any]] = (),
 ) -> list[str]:
     """What could not be seen, one sentence each; empty if nothing is known to be missing.
 
@@ -52,6 +53,7 @@ def state_blind_spots(
         The row of `whoneeds.analysis.coverage.count_unknown_ends`.
     unseen_hosts : sequence of str
         Hosts from which nothing usable came.
+    ends_of : rows of `whoneeds.analysis.coverage.count_ends`
     """
     said = []
     if unseen_hosts:
@@ -73,6 +75,7 @@ def state_blind_spots(
             f"{ends['unnamed_here']} of {tell_count(ends['flows'], 'connection')} have an end on a traced host whose "
             "program is not known."
         )
+    said += _tell_ambiguity(ends_of)
     if ends["ended_before"]:
         said.append(
             f"{tell_count(ends['ended_before'], 'connection')} had ended when tracing began: their ports are known, "
@@ -98,6 +101,16 @@ def state_blind_spots(
             "what answers there is not known."
         )
     return said
+
+
+def _tell_ambiguity(ends_of: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Where processes come into question and none is named, the hosts with most of it first."""
+    rows = sorted((row for row in ends_of if row["ambiguous"]), key=lambda row: (-row["ambiguous"], row["host"]))
+    if not rows:
+        return []
+    shown = [f"{row['ambiguous']} of {row['ends']} on {make_visible(row['host'])}" for row in rows[:_MOST_NAMES]]
+    more = f", and on {tell_count(len(rows) - _MOST_NAMES, 'more host')}" if len(rows) > _MOST_NAMES else ""
+    return [f"Processes come into question, and it cannot be told which, at these ends: {', '.join(shown)}{more}."]
 
 
 def _tell_gaps(gaps: Iterable[Mapping[str, Any]]) -> list[str]:
