@@ -19,7 +19,7 @@ from whoneeds.collector.addresses import find_claims, home_namespaces
 from whoneeds.collector.flows import FAILED, FlowSettings, far_ends
 from whoneeds.collector.listeners import match_listeners
 from whoneeds.collector.owners import count_holders, find_holders
-from whoneeds.collector.sockets import Keep, is_loopback, keep_nothing, merge_sockets
+from whoneeds.collector.sockets import Keep, is_loopback, keep_nothing, merge_sockets, waiting_lives
 from whoneeds.model.conclusions import Attribution
 from whoneeds.model.schema import columns
 
@@ -128,7 +128,7 @@ def _by_listener(
     """Flow, side, process, application and candidates of ends that a listener stands for."""
     answered = ~ends["end"].isin(FAILED).fill_null(False)
     called = ends.filter(ends.side == "resp", ends.host.notnull(), ends.direction != "unknown", answered)
-    lives = merge_sockets(sockets.filter(sockets.remote_addr.isnull()), segments, keep)
+    waiting = keep(waiting_lives(merge_sockets(sockets.filter(sockets.remote_addr.isnull()), segments, keep)))
     asked = called.select(asked_id="socket_id").union(called.select(asked_id="other_socket_id")).distinct()
     spaces = sockets.semi_join(asked, sockets.socket_id == asked.asked_id)
     spaces = keep(spaces.group_by("socket_id").aggregate(netns=spaces.netns.max()))
@@ -142,11 +142,11 @@ def _by_listener(
         end=called.flow_id, own_socket_id=called.socket_id, home_netns=_only_if(stays, called.other_netns),
     )  # fmt: skip
     homes = home_namespaces(sockets, find_claims(segments))
-    reached = keep(match_listeners(keep(far_ends(called, homes)), lives, settings.clock_offset_ns))
+    reached = keep(match_listeners(keep(far_ends(called, homes)), waiting, settings.clock_offset_ns))
     nearest = reached.mutate(most=reached.specificity.max().over(group_by=reached.end))
     nearest = nearest.filter(nearest.specificity == nearest.most).select(flow_id="end", socket_id="listener_id")
-    waiting = holders.filter(holders.peer_addr == "").select("socket_id", "process_id", "app")
-    held = keep(nearest.left_join(waiting, "socket_id").drop("socket_id_right"))
+    holding = holders.filter(holders.peer_addr == "").select("socket_id", "process_id", "app")
+    held = keep(nearest.left_join(holding, "socket_id").drop("socket_id_right"))
     agreed = _agree(held.filter(held.process_id.notnull()), ["flow_id"])
     # a listener that nobody is known to hold may be anybody's
     orphans = held.group_by("flow_id").aggregate(orphans=held.process_id.isnull().cast("int64").sum())

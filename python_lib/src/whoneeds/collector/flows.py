@@ -19,7 +19,15 @@ import ibis
 from whoneeds.collector.addresses import find_claims, find_owners, home_namespaces
 from whoneeds.collector.listeners import match_listeners
 from whoneeds.collector.pairing import choose_pairs, find_ambiguous, find_candidates
-from whoneeds.collector.sockets import Keep, connected_lives, is_loopback, keep_nothing, merge_sockets, name_life
+from whoneeds.collector.sockets import (
+    Keep,
+    connected_lives,
+    is_loopback,
+    keep_nothing,
+    merge_sockets,
+    name_life,
+    waiting_lives,
+)
 from whoneeds.collector.translation import find_misled, resolve_far_ends, resolve_nothing
 from whoneeds.model.evidence import FlowRecord
 from whoneeds.model.schema import columns
@@ -74,33 +82,34 @@ def build_flows(
         FlowRecord.
     """
     lives = merge_sockets(sockets, segments, keep)
-    ends = connected_lives(lives)
+    waiting = keep(waiting_lives(lives))
     claims = keep(find_claims(segments))
+    ends = connected_lives(lives)
     if translations is None:
         ends = resolve_nothing(ends)
     else:
-        ends = keep(resolve_far_ends(ends, translations, claims, settings.clock_offset_ns, keep))
+        ends = resolve_far_ends(ends, translations, claims, settings.clock_offset_ns, keep)
     candidates = keep(find_candidates(ends, settings.clock_offset_ns, keep))
     pairs = keep(choose_pairs(candidates))
-    joined = keep(_join_ends(ends, pairs, find_ambiguous(candidates, pairs)))
-    far = keep(_find_far_hosts(joined, claims, segments, settings))
-    # what is found out of an end is held by itself, beside its number: the whole is wide
-    known = joined.join(far, joined.x_life == far.end).drop("end")
-    x_hit, y_hit = (keep(hits) for hits in _find_listening(known, lives, claims, settings))
+    # rows are wide and most have nothing to be found out about them: what is found is held by itself, by number
+    joined = _join_ends(ends, pairs, keep(find_ambiguous(candidates, pairs)), keep)
+    known = _find_far_hosts(joined, claims, segments, settings, keep)
+    homes = keep(home_namespaces(lives, claims))
+    x_hit, y_hit = (keep(hits) for hits in _find_listening(known, waiting, homes, settings))
     known = known.left_join(x_hit, known.x_life == x_hit.x_hit)
     known = known.left_join(y_hit, known.x_life == y_hit.y_hit)
     return _name_roles(known.mutate(x_listens=known.x_hit.notnull(), y_listens=known.y_hit.notnull()))
 
 
-def _join_ends(ends: ibis.Table, pairs: ibis.Table, ambiguous: ibis.Table) -> ibis.Table:
+def _join_ends(ends: ibis.Table, pairs: ibis.Table, ambiguous: ibis.Table, keep: Keep) -> ibis.Table:
     """One row a conversation: the end ``x`` that was seen, the end ``y`` where that was seen too, ``candidates``."""
-    x = ends.rename("x_{name}")
-    y = ends.rename("y_{name}").view()
-    pairs = pairs.rename(x_life="life", y_life="other_life")
-    both = x.left_join(pairs, "x_life").drop("x_life_right")
-    both = both.filter(both.y_life.isnull() | both.leads)
-    both = both.left_join(y, "y_life").drop("y_life_right")
-    known = both.left_join(ambiguous, both.x_life == ambiguous.life).drop("life")
+    leading = pairs.filter(pairs.leads).select(x_life="life", y_life="other_life")
+    x, y = ends.rename("x_{name}"), ends.rename("y_{name}").view()
+    paired = keep(y.join(leading, "y_life").join(x, "x_life"))
+    alone = x.anti_join(pairs, x.x_life == pairs.life)
+    alone = alone.mutate(**{name: ibis.null(kind) for name, kind in y.schema().items()})
+    known = alone.union(paired.select(alone.columns))
+    known = known.left_join(ambiguous, known.x_life == ambiguous.life).drop("life")
     # an end that was seen is where it is, whatever the other one was told of it
     return known.mutate(
         candidates=known.candidates.fill_null(0),
@@ -109,13 +118,15 @@ def _join_ends(ends: ibis.Table, pairs: ibis.Table, ambiguous: ibis.Table) -> ib
     )
 
 
-def _find_far_hosts(joined: ibis.Table, claims: ibis.Table, segments: ibis.Table, settings: FlowSettings) -> ibis.Table:
-    """For each ``end``, ``remote_host`` (the other end's traced host, seen there or by its address), ``translated``."""
+def _find_far_hosts(
+    joined: ibis.Table, claims: ibis.Table, segments: ibis.Table, settings: FlowSettings, keep: Keep
+) -> ibis.Table:
+    """Conversations with ``remote_host`` (the traced host at the other end, seen or by address) and ``translated``."""
     asked = joined.filter(joined.y_life.isnull(), ~_stays_home(joined))
     asked = asked.select(
         end=asked.x_life, address=asked.x_remote_addr, first_ns=asked.x_first_ns, last_ns=asked.x_last_ns
     )
-    owners = find_owners(asked, claims, settings.clock_offset_ns)
+    owners = keep(find_owners(asked, claims, settings.clock_offset_ns))
     known = joined.left_join(owners, joined.x_life == owners.end)
     away = ibis.ifelse(is_loopback(known.x_remote_addr), known.x_translator, known.owner)
     by_address = ibis.ifelse(_stays_home(known), known.x_host, away)
@@ -125,19 +136,18 @@ def _find_far_hosts(joined: ibis.Table, claims: ibis.Table, segments: ibis.Table
         known.x_open, ~_stays_home(known), known.remote_host.notnull(),
     )  # fmt: skip
     alone = alone.select(end=alone.x_life, owner=alone.remote_host, first_ns=alone.x_first_ns, last_ns=alone.x_last_ns)
-    misled = find_misled(alone, segments, settings.clock_offset_ns)
+    misled = keep(find_misled(alone, segments, settings.clock_offset_ns))
     known = known.left_join(misled, known.x_life == misled.end)
     lost = known.end.notnull() | (known.x_disagreed & known.y_life.isnull())
     resolved = known.x_translator.notnull() | known.y_translator.notnull()
-    return known.select(
-        end=known.x_life,
+    return known.mutate(
         remote_host=ibis.ifelse(lost, ibis.null("string"), known.remote_host),
         translated=ibis.cases((lost, "unresolved"), (resolved, "resolved"), else_=ibis.null("string")),
-    )
+    ).drop("end")
 
 
 def _find_listening(
-    joined: ibis.Table, lives: ibis.Table, claims: ibis.Table, settings: FlowSettings
+    joined: ibis.Table, waiting: ibis.Table, homes: ibis.Table, settings: FlowSettings
 ) -> tuple[ibis.Table, ibis.Table]:
     """Conversations at whose end x, and those at whose end y, somebody waits on the port: ``x_hit`` and ``y_hit``."""
     near = joined.select(
@@ -154,10 +164,10 @@ def _find_listening(
             seen_netns=joined.y_netns,
             home_netns=ibis.ifelse(_stays_home(joined), joined.x_netns, ibis.null("string")),
         ),
-        home_namespaces(lives, claims),
+        homes,
     )  # fmt: skip
-    x_hit = match_listeners(near, lives, settings.clock_offset_ns).select(x_hit="end").distinct()
-    y_hit = match_listeners(far, lives, settings.clock_offset_ns).select(y_hit="end").distinct()
+    x_hit = match_listeners(near, waiting, settings.clock_offset_ns).select(x_hit="end").distinct()
+    y_hit = match_listeners(far, waiting, settings.clock_offset_ns).select(y_hit="end").distinct()
     return x_hit, y_hit
 
 

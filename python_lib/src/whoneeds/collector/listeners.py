@@ -3,11 +3,10 @@
 
 import ibis
 
-from whoneeds.collector.sockets import waiting_lives
 from whoneeds.store.portable import as_whole
 
 
-def match_listeners(ends: ibis.Table, lives: ibis.Table, tolerance_ns: int) -> ibis.Table:
+def match_listeners(ends: ibis.Table, waiting: ibis.Table, tolerance_ns: int) -> ibis.Table:
     """Listeners that an end of a connection can have been accepted by.
 
     Parameters
@@ -15,8 +14,8 @@ def match_listeners(ends: ibis.Table, lives: ibis.Table, tolerance_ns: int) -> i
     ends : ibis.Table
         end (any key), host, netns, protocol, addr, port, first_ns, last_ns, period_s, ``own_socket_id`` (the end's
         own socket, which cannot be its own listener; or null).
-    lives : ibis.Table
-        From `whoneeds.collector.sockets.merge_sockets`.
+    waiting : ibis.Table
+        From `whoneeds.collector.sockets.waiting_lives`.
     tolerance_ns : int
         Added to the sampling periods: how far the two may be apart in time.
 
@@ -26,7 +25,6 @@ def match_listeners(ends: ibis.Table, lives: ibis.Table, tolerance_ns: int) -> i
         end, listener_id (its socket_id), specificity (3: that very address, 2: any of its family,
         1: any of both families).
     """
-    waiting = waiting_lives(lives)
     listeners = waiting.select(
         listener_id=waiting.socket_id,
         at_host=waiting.host,

@@ -80,17 +80,17 @@ class DuckDBEngine:
 
     def stream(self, expression: ibis.Table, sorted_by: Sequence[str]) -> Iterator[pa.Table]:
         """The rows of an expression piece by piece, in order."""
-        # worked out once inside the engine, which may spill it; then streamed out by Arrow's own interface, since
-        # the way Ibis streams does not exist in DuckDB 2 any more
+        # by Arrow's own interface, since the way Ibis streams does not exist in DuckDB 2 any more; what is sorted lies
+        # in the engine, which may spill it
         self._drop_forgotten()
         name = f"making_{secrets.token_hex(4)}"
-        made = self.backend.create_table(name, expression, temp=True)
+        made = self.backend.create_view(name, expression)
         try:
             ordered = self.backend.con.sql(str(ibis.to_sql(made.order_by(list(sorted_by)), dialect="duckdb")))
             for batch in pa.RecordBatchReader.from_stream(ordered):
                 yield pa.Table.from_batches([batch])
         finally:
-            self.backend.con.execute(f"DROP TABLE {name}")  # Ibis 12 writes this so that DuckDB 2 refuses it
+            self.backend.con.execute(f"DROP VIEW {name}")  # Ibis 12 writes this so that DuckDB 2 refuses it
 
     def _drop_forgotten(self) -> None:
         while self._forgotten:
