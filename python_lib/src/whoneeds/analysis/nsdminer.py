@@ -110,7 +110,8 @@ def find_nested(trace: FlowTrace, settings: NsdminerSettings = NsdminerSettings(
     instance, number = np.unique(np.stack([resp, trace.service[rows]]), axis=1, return_inverse=True)
     accesses = np.bincount(number, minlength=instance.shape[1])
     called = dict(by_host(resp))
-    keys, weights = [np.zeros(0, dtype=np.int64)], [np.zeros(0)]
+    keys: list[Any] = [np.zeros(0, dtype=np.int64)]
+    weights: list[Any] = [np.zeros(0)]
     for host, out in by_host(orig):
         incoming = called.get(host)
         if incoming is None:
