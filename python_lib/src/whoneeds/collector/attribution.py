@@ -18,7 +18,7 @@ import ibis
 from whoneeds.collector.addresses import find_claims, home_namespaces
 from whoneeds.collector.flows import FAILED, FlowSettings, far_ends
 from whoneeds.collector.listeners import match_listeners
-from whoneeds.collector.owners import count_holders, find_holders
+from whoneeds.collector.owners import count_holders, find_holders, find_sole_holders
 from whoneeds.collector.sockets import Keep, is_loopback, keep_nothing, merge_sockets, waiting_lives
 from whoneeds.model.conclusions import Attribution
 from whoneeds.model.schema import columns
@@ -54,52 +54,79 @@ def attribute_flows(
     ibis.Table
         Attribution: two rows a flow.
     """
-    holders = keep(find_holders(sockets, processes))
     # what is known of a socket is worked out once for it, whatever the number of flows and their names
-    places = keep(_agree_on_sockets(holders, sockets))
-    ends = _sides(flows)
-    by_socket = ends.left_join(places, list(_PLACE))
-    rest = keep(by_socket.filter(by_socket.recognised.isnull()).select(ends.columns))
-    by_listener = keep(_by_listener(rest, holders, sockets, segments, settings, keep))
+    places = _find_places(sockets, processes, keep)
+    orig, resp = _sides(flows)
+    called = resp.filter(resp.host.notnull(), resp.direction != "unknown", ~resp["end"].isin(FAILED).fill_null(False))
+    rest = keep(called.anti_join(places, list(_PLACE)))
+    by_listener = keep(_by_listener(rest, processes, sockets, segments, settings, keep))
     by_listener = by_listener.rename(
-        at_flow="flow_id", at_side="side", at_process="process_id", at_app="app", at_candidates="candidates"
+        at_flow="flow_id", at_process="process_id", at_app="app", at_candidates="candidates"
     )
-    joined = by_socket.left_join(
-        by_listener, [by_socket.flow_id == by_listener.at_flow, by_socket.side == by_listener.at_side]
-    )
+    orig = orig.left_join(places, list(_PLACE))
+    orig = _name_end(orig, "orig", orig.process_id, orig.app, orig.candidates, ibis.literal("none"))
+    resp = resp.left_join(places, list(_PLACE)).left_join(by_listener, [resp.flow_id == by_listener.at_flow])
+    rule = ibis.ifelse(resp.at_flow.notnull(), "listener", "none")
     # a place in the hands of processes that cannot be told apart has its answer too: none
-    held = joined.recognised.notnull()
+    held = resp.recognised.notnull()
+    process_id, app = (
+        ibis.ifelse(held, resp[name], resp[f"at_{other}"])
+        for name, other in (("process_id", "process"), ("app", "app"))
+    )
+    candidates = ibis.ifelse(held, resp.candidates, resp.at_candidates)
+    return orig.union(_name_end(resp, "resp", process_id, app, candidates, rule))
+
+
+def _name_end(ends: ibis.Table, side: str, process_id: Any, app: Any, candidates: Any, rule: Any) -> ibis.Table:
+    """Rows of Attribution for one side; ``rule`` is what counts where the socket was in nobody's hands."""
     made = {
-        "flow_id": joined.flow_id,
-        "side": joined.side,
-        "host": joined.host,
-        "process_id": ibis.ifelse(held, joined.process_id, joined.at_process),
-        "app": ibis.ifelse(held, joined.app, joined.at_app),
-        "rule": ibis.cases((held, "socket"), (joined.at_flow.notnull(), "listener"), else_="none"),
-        "candidates": ibis.ifelse(held, joined.candidates, joined.at_candidates.fill_null(0)),
+        "flow_id": ends.flow_id,
+        "side": ibis.literal(side),
+        "host": ends.host,
+        "process_id": process_id,
+        "app": app,
+        "rule": ibis.ifelse(ends.recognised.notnull(), "socket", rule),
+        "candidates": candidates.fill_null(0),
     }
-    return joined.select(**{column.name: made[column.name] for column in columns(Attribution)})
+    return ends.select(**{column.name: made[column.name] for column in columns(Attribution)})
 
 
-def _sides(flows: ibis.Table) -> ibis.Table:
-    """Both ends of each flow as rows; a peer is what the end's own socket saw."""
+def _sides(flows: ibis.Table) -> tuple[ibis.Table, ibis.Table]:
+    """Originators and responders of flows; a peer is what the end's own socket saw."""
     time = {
         "first_ns": flows.first_ns, "last_ns": flows.last_ns, "period_s": flows.period_s,
         "translated": flows.translated.notnull(),
     }  # fmt: skip
     orig = flows.select(
-        "flow_id", "protocol", "direction", "end", side=ibis.literal("orig"), host=flows.orig_host,
+        "flow_id", "protocol", "direction", "end", host=flows.orig_host,
         socket_id=flows.orig_socket_id, other_socket_id=flows.resp_socket_id, addr=flows.orig_addr,
         port=flows.orig_port, peer_addr=flows.called_addr.coalesce(flows.resp_addr),
         peer_port=flows.called_port.coalesce(flows.resp_port), **time,
     )  # fmt: skip
     resp = flows.select(
-        "flow_id", "protocol", "direction", "end", side=ibis.literal("resp"), host=flows.resp_host,
+        "flow_id", "protocol", "direction", "end", host=flows.resp_host,
         socket_id=flows.resp_socket_id, other_socket_id=flows.orig_socket_id, addr=flows.resp_addr,
         port=flows.resp_port, peer_addr=flows.caller_addr.coalesce(flows.orig_addr),
         peer_port=flows.caller_port.coalesce(flows.orig_port), **time,
     )  # fmt: skip
-    return orig.union(resp)
+    return orig, resp
+
+
+def _find_places(sockets: ibis.Table, processes: ibis.Table, keep: Keep) -> ibis.Table:
+    """Process, application and candidates of each socket and peer that was seen in somebody's hands."""
+    sole, others = find_sole_holders(sockets, processes, keep)
+    # the kernel may count more holders than were recognised: one of those may have been the speaker
+    alone = sole.counted <= 1
+    sole = sole.select(
+        *_PLACE,
+        recognised=ibis.literal(1, "int64"),
+        process_id=_only_if(alone, sole.process_id),
+        app=_only_if(alone, sole.app),
+        candidates=ibis.ifelse(alone, 1, sole.counted),
+    )
+    shared = sockets.semi_join(others, "socket_id")
+    shared = _agree_on_sockets(find_holders(shared, processes), shared).semi_join(others, list(_PLACE))
+    return sole.union(keep(shared))
 
 
 def _agree_on_sockets(holders: ibis.Table, sockets: ibis.Table) -> ibis.Table:
@@ -118,16 +145,14 @@ def _agree_on_sockets(holders: ibis.Table, sockets: ibis.Table) -> ibis.Table:
 
 
 def _by_listener(
-    ends: ibis.Table,
-    holders: ibis.Table,
+    called: ibis.Table,
+    processes: ibis.Table,
     sockets: ibis.Table,
     segments: ibis.Table,
     settings: FlowSettings,
     keep: Keep,
 ) -> ibis.Table:
-    """Flow, side, process, application and candidates of ends that a listener stands for."""
-    answered = ~ends["end"].isin(FAILED).fill_null(False)
-    called = ends.filter(ends.side == "resp", ends.host.notnull(), ends.direction != "unknown", answered)
+    """Flow, process, application and candidates of called ends that a listener stands for."""
     waiting = keep(waiting_lives(merge_sockets(sockets.filter(sockets.remote_addr.isnull()), segments, keep)))
     asked = called.select(asked_id="socket_id").union(called.select(asked_id="other_socket_id")).distinct()
     spaces = sockets.semi_join(asked, sockets.socket_id == asked.asked_id)
@@ -145,7 +170,8 @@ def _by_listener(
     reached = keep(match_listeners(keep(far_ends(called, homes)), waiting, settings.clock_offset_ns))
     nearest = reached.mutate(most=reached.specificity.max().over(group_by=reached.end))
     nearest = nearest.filter(nearest.specificity == nearest.most).select(flow_id="end", socket_id="listener_id")
-    holding = holders.filter(holders.peer_addr == "").select("socket_id", "process_id", "app")
+    unpeered = sockets.filter(sockets.remote_addr.isnull() | (sockets.remote_addr == ""))
+    holding = find_holders(unpeered, processes).select("socket_id", "process_id", "app")
     held = keep(nearest.left_join(holding, "socket_id").drop("socket_id_right"))
     agreed = _agree(held.filter(held.process_id.notnull()), ["flow_id"])
     # a listener that nobody is known to hold may be anybody's
@@ -155,7 +181,6 @@ def _by_listener(
     speaks = clear & ~known.app.isin(ACTIVATORS).fill_null(False)
     return known.select(
         "flow_id",
-        side=ibis.literal("resp"),
         process_id=_only_if(speaks, known.process_id),
         app=_only_if(speaks, known.app),
         candidates=known.recognised + known.orphans,

@@ -3,6 +3,7 @@
 
 import ibis
 
+from whoneeds.collector.sockets import Keep
 from whoneeds.store.portable import at_highest
 
 #: Later than any instant.
@@ -32,15 +33,10 @@ def find_holders(sockets: ibis.Table, processes: ibis.Table) -> ibis.Table:
     named = processes.select(
         "process_id", "segment_id", name="name", uid="uid", named_ns="last_ns", pid="pid", start_ticks="start_ticks"
     )
-    last = named.group_by("process_id").aggregate(
-        last_name=at_highest(named.name, named.named_ns),
-        last_uid=at_highest(named.uid, named.named_ns),
-        names=named.name.nunique(),
-        uids=named.uid.nunique(),
-    )
+    last = name_processes(processes)
     # a process can run another program without becoming another process: its name belongs to a time. Few ever do, and
     # where there is one name only, it need not be looked for in each segment
-    changing = last.filter((last.names > 1) | (last.uids > 1)).select("process_id")
+    changing = last.filter(last.changing).select("process_id")
     then = _names_of_the_time(held.semi_join(changing, "process_id"), named.semi_join(changing, "process_id"))
     holders = held.select(*_PLACE, "process_id").distinct()
     owners = holders.select("process_id").distinct().left_join(last, "process_id").drop("process_id_right")
@@ -55,6 +51,62 @@ def find_holders(sockets: ibis.Table, processes: ibis.Table) -> ibis.Table:
         app=ibis.coalesce(known.then_name, known.last_name),
         uid=ibis.coalesce(known.then_uid, known.last_uid),
     )  # fmt: skip
+
+
+def name_processes(processes: ibis.Table) -> ibis.Table:
+    """What each process was called at last.
+
+    Parameters
+    ----------
+    processes : ibis.Table
+        ProcessRecord.
+
+    Returns
+    -------
+    ibis.Table
+        process_id, last_name, last_uid, ``changing`` (bool: it had several names or users, each at a time of its own).
+    """
+    last = processes.group_by("process_id").aggregate(
+        last_name=at_highest(processes.name, processes.last_ns),
+        last_uid=at_highest(processes.uid, processes.last_ns),
+        names=processes.name.nunique(),
+        uids=processes.uid.nunique(),
+    )
+    return last.select("process_id", "last_name", "last_uid", changing=(last.names > 1) | (last.uids > 1))
+
+
+def find_sole_holders(sockets: ibis.Table, processes: ibis.Table, keep: Keep) -> tuple[ibis.Table, ibis.Table]:
+    """Sockets in the hands of one process that never changed its name: nearly all, and told at once.
+
+    Parameters
+    ----------
+    sockets, processes : ibis.Table
+        SocketRecord and ProcessRecord.
+    keep : callable
+        See `whoneeds.collector.sockets.Keep`.
+
+    Returns
+    -------
+    sole : ibis.Table
+        socket_id, peer_addr, peer_port, process_id, app, counted (holders by the kernel's count).
+    others : ibis.Table
+        socket_id, peer_addr, peer_port of all other sockets that were seen in somebody's hands.
+    """
+    held = sockets.select(
+        "socket_id", "process_id", "owners",
+        peer_addr=sockets.remote_addr.fill_null(""), peer_port=sockets.remote_port.fill_null(0),
+    )  # fmt: skip
+    holders = keep(held.filter(held.process_id.notnull()).select("process_id").distinct(), "holder")
+    rows = held.left_join(holders, "process_id")
+    places = rows.group_by(list(_PLACE)).aggregate(
+        holder=rows.holder.min(), last_holder=rows.holder.max(), counted=rows.owners.max().fill_null(0)
+    )
+    places = keep(places.filter(places.holder.notnull()))
+    names = keep(holders.left_join(name_processes(processes), "process_id").drop("process_id_right"))
+    known = places.join(names, "holder")
+    sole = (known.holder == known.last_holder) & ~known.changing.fill_null(False)
+    others = keep(known.filter(~sole).select(*_PLACE))
+    return known.filter(sole).select(*_PLACE, "process_id", "counted", app="last_name"), others
 
 
 def _names_of_the_time(held: ibis.Table, named: ibis.Table) -> ibis.Table:
