@@ -43,6 +43,8 @@ NEED = {
     "resp_bytes": "int?",
     "first_ns": "int",
     "last_ns": "int",
+    "name": "text?",
+    "any_of": "text?",
 }
 DEPENDENT = {
     "host": "text",

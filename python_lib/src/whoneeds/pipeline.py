@@ -12,14 +12,17 @@ between them is all that they share, so that each can be run again by itself.
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import ibis
+import pyarrow as pa
 
 from whoneeds.analysis.coverage import count_ends
 from whoneeds.analysis.filters import EVERYWHERE, Filters, find_users, select_flows
 from whoneeds.analysis.macroscope import Thresholds, extract_dependencies
+from whoneeds.analysis.naming import Names
 from whoneeds.analysis.paths import (
     count_members,
     find_answerers,
@@ -41,22 +44,26 @@ from whoneeds.collector.clocks import (
     shift_times,
 )
 from whoneeds.collector.connections import join_connections
+from whoneeds.collector.destinations import find_destinations, make_register, organisation_of
 from whoneeds.collector.exchanges import join_exchanges
 from whoneeds.collector.flows import build_flows
 from whoneeds.collector.ingest import IngestResult
 from whoneeds.collector.instances import find_instances, find_uses, is_failed, select_location, sum_service_use
 from whoneeds.collector.local_uses import find_local_uses
 from whoneeds.collector.owners import find_holders
+from whoneeds.collector.replicas import find_replicas
 from whoneeds.collector.sockets import WAITING
 from whoneeds.collector.watched import join_watched, of_hosts, tell_wire_clocks
 from whoneeds.facts.document import Document, build_document
 from whoneeds.model.conclusions import ApplicationInstance, Attribution, Dependency, LocalUse, ServiceUse, WireJoin
+from whoneeds.model.destinations import Destination, ReplicaSet
 from whoneeds.model.errors import StoreError
 from whoneeds.model.evidence import (
     CaptureRecord,
     ExchangeRecord,
     FlowRecord,
     Gap,
+    NameRecord,
     ProcessRecord,
     SegmentHeader,
     SocketRecord,
@@ -64,7 +71,7 @@ from whoneeds.model.evidence import (
     UnixConnectionRecord,
     WireFlow,
 )
-from whoneeds.model.schema import table_name
+from whoneeds.model.schema import columns, table_name
 from whoneeds.store.compaction import DEFAULT_ABOVE
 from whoneeds.store.manifest import read_manifest
 from whoneeds.store.session import Store
@@ -203,13 +210,51 @@ def attribute(store: Store) -> dict[str, int]:
 
 
 def instances(store: Store, *, location: str | None = None) -> dict[str, int]:
-    """Flow, attribution, socket, process, unix_connection -> application_instance, service_use, local_use."""
-    population, used = find_population(store, Filters(location))
+    """Flow, attribution, socket, process, name, unix_connection -> application_instance, service_use, ...
+
+    Also what is called by which name (destination), what of it stands for each other (replica_set), and local_use.
+    """
+    uses = find_filtered_uses(store, Filters(location))
+    population, used = find_instances(uses), sum_service_use(uses)
     marked = mark_parts(population, store.keep(find_applications(store.table(ProcessRecord), store.keep)))
-    written = _write(store, {ApplicationInstance: marked, ServiceUse: used})
+    called = store.keep(find_destinations(uses, find_sightings(store), keep=store.keep))
+    replicas = find_replicas(uses, called, store.keep)
+    written = _write(
+        store,
+        {
+            ApplicationInstance: marked,
+            ServiceUse: used,
+            Destination: _add_organisations(store.read(called)),
+            ReplicaSet: replicas,
+        },
+    )
     unix = store.table(UnixConnectionRecord)
     local = find_local_uses(store.table(ServiceUse), unix, store.table(ProcessRecord))
     return {**written, **_write(store, {LocalUse: local})}
+
+
+def find_sightings(store: Store) -> Any:
+    """Names that hosts saw, on the common clock, as an expression."""
+    shifts = store.once("shifts", lambda: store.keep(find_shifts(*find_clocks(store))))
+    names = store.table(NameRecord)
+    return shift_times(names, shifts, "first_ns", "last_ns") if _rows(store, shifts.limit(1)) else names
+
+
+def _add_organisations(called: pa.Table) -> pa.Table:
+    """Rows of `Destination`: whom each name belongs to is asked of the list of suffixes, which no engine knows."""
+    register = cache(make_register())
+    pairs = zip(called["name"].to_pylist(), called["resp_host"].to_pylist(), strict=True)
+    organisations = [organisation_of(name, host, register) for name, host in pairs]
+    return called.append_column("organisation", pa.array(organisations, pa.string())).select(
+        [column.name for column in columns(Destination)]
+    )
+
+
+def find_naming(store: Store) -> Names:
+    """Names and sets of services; none where the store was analysed before there were any."""
+    derived = read_manifest(store.path).derived
+    known = all(table_name(record) in derived for record in (Destination, ReplicaSet))
+    return Names(store.rows(Destination), store.rows(ReplicaSet)) if known else Names((), ())
 
 
 def dependencies(store: Store, *, thresholds: Thresholds = Thresholds()) -> dict[str, int]:
@@ -231,6 +276,7 @@ def facts(store: Store) -> Document:
         gaps=_rows(store, gap.select("host", "source", "reason", "detail").distinct()) + find_clock_gaps(store),
         ends=_rows(store, count_ends(store.table(FlowRecord), store.table(Attribution))),
         applications=_name_applications(store),
+        naming=find_naming(store),
     )
 
 

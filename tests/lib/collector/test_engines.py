@@ -7,16 +7,28 @@ import pytest
 from line import expressions
 
 from whoneeds.analysis.coverage import count_ends, count_unknown_ends, summarize_gaps, summarize_hosts
+from whoneeds.analysis.filters import Filters, Hours, measure_observation, select_flows
 from whoneeds.analysis.macroscope import extract_dependencies
+from whoneeds.analysis.paths import (
+    count_members,
+    find_answerers,
+    find_continuations,
+    find_links,
+    group_instances,
+)
 from whoneeds.collector.applications import find_applications, mark_parts
 from whoneeds.collector.clocks import compare_clocks, find_shifts, find_steps
+from whoneeds.collector.destinations import find_destinations
 from whoneeds.collector.flows import FlowSettings
+from whoneeds.collector.instances import find_uses
 from whoneeds.collector.local_uses import find_local_uses
+from whoneeds.collector.replicas import find_replicas
 from whoneeds.collector.watched import join_watched
-from whoneeds.model.conclusions import ApplicationInstance, Attribution, ServiceUse
+from whoneeds.model.conclusions import ApplicationInstance, Attribution, Dependency, ServiceUse
 from whoneeds.model.evidence import (
     FlowRecord,
     Gap,
+    NameRecord,
     ProcessRecord,
     SegmentHeader,
     SocketRecord,
@@ -47,10 +59,21 @@ def rest_of_the_line():
         held[f"read_{len(held)}"] = expression
         return []
 
+    chosen = Filters(hosts=("a",), since_ns=1, hours=Hours(480, 1080), place="inside")
+    used = keep(find_uses(table(FlowRecord), table(Attribution), table(SocketRecord), processes, None, keep))
+    called = keep(find_destinations(used, table(NameRecord), keep=keep))
+    grouped = group_instances(instances)
+    answerers = keep(find_answerers(table(FlowRecord), table(Attribution), find_applications(processes, keep)))
     watched = table(WireFlow), table(TranslationRecord), table(SegmentHeader)
     made = {
         "watched": join_watched(table(FlowRecord), *watched, keep, read)[0],
         "dependency": extract_dependencies(uses, instances),
+        "filtered": select_flows(table(FlowRecord), chosen, table(SegmentHeader)),
+        "observed": measure_observation(table(SegmentHeader), chosen),
+        "replica_set": find_replicas(used, called, keep),
+        "links": find_links(uses, grouped, table(Dependency)),
+        "continuations": find_continuations(uses, grouped, answerers),
+        "members": count_members(grouped),
         "local_use": find_local_uses(uses, table(UnixConnectionRecord), processes),
         "parts": mark_parts(instances, find_applications(processes, keep)),
         "clocks": compare_clocks(table(SocketRecord), steps),

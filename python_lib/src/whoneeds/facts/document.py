@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from ipaddress import ip_address
 from typing import Any, NamedTuple
 
+from whoneeds.analysis.naming import Names
 from whoneeds.facts.groups import group_names
 from whoneeds.facts.inert import make_inert
 from whoneeds.facts.shortening import NAMES_LIMIT, SECTION_LIMIT, shorten
@@ -51,6 +52,7 @@ def build_document(
     ends: Iterable[Row],
     applications: Mapping[str, Iterable[str]],
     method: str = "macroscope",
+    naming: Names = Names((), ()),
 ) -> Document:
     """Make the facts document.
 
@@ -73,6 +75,8 @@ def build_document(
         For each host the applications that were seen on it.
     method : str
         The method that decided the kinds.
+    naming : Names, optional
+        Names and sets of the services that are used; none by default.
 
     Returns
     -------
@@ -102,7 +106,7 @@ def build_document(
     hosts: dict[str, Any] = {}
     for host in sorted({*headers, *gaps_of, *uses_of, *listening_on, *applications}):
         _check_host(host)
-        all_needs = list(_needs(uses_of[host], verdicts))
+        all_needs = list(_needs(uses_of[host], verdicts, naming))
         needs, needs_cut = shorten(all_needs, "needs")
         needed_by, needed_by_cut = shorten(list(_needed_by(uses_upon[host], verdicts)), "dependents")
         provides, provides_cut = shorten(list(_provides(listening_on[host], uses_upon[host], verdicts)), "services")
@@ -122,11 +126,12 @@ def build_document(
     return {"schema": FACTS_SCHEMA, "kind": FACTS_KIND, "method": method, "hosts": hosts}
 
 
-def _needs(uses: list[Row], verdicts: Mapping[Any, _Verdict]) -> Iterable[dict[str, Any]]:
+def _needs(uses: list[Row], verdicts: Mapping[Any, _Verdict], naming: Names) -> Iterable[dict[str, Any]]:
     """One entry for each (application, service instance) that this host's instances used."""
     together = _group(uses, lambda use: (use["app"], use["protocol"], use["port"], use["resp_addr"], use["resp_host"]))
     for (app, protocol, port, address, resp_host), rows in together.items():
         verdict = _verdict(verdicts, app, protocol, port)
+        called = naming.look_up(rows[0])
         yield _checked(
             Need,
             {
@@ -144,6 +149,8 @@ def _needs(uses: list[Row], verdicts: Mapping[Any, _Verdict]) -> Iterable[dict[s
                 "resp_bytes": _total_known(row["resp_bytes"] for row in rows),
                 "first_ns": min(row["first_ns"] for row in rows),
                 "last_ns": max(row["last_ns"] for row in rows),
+                "name": called.name,
+                "any_of": called.any_of,
             },
         )
 

@@ -291,6 +291,17 @@ class Need:
     resp_bytes: Optional[int] = documented("Bytes received from the service.", unit="bytes")
     first_ns: int = documented("First use seen.", unit="ns")
     last_ns: int = documented("Last use seen.", unit="ns")
+    name: Optional[str] = documented(
+        "Name that the application called the address by; absent if none is known or they differ.",
+        max_length=253,
+        default=None,
+    )
+    any_of: Optional[str] = documented(
+        "Set of services of which it needs any one; an application's entries with the same word stand for each other. "
+        "Absent where it needs this very one.",
+        max_length=300,
+        default=None,
+    )
 
 
 @dataclass(frozen=True)

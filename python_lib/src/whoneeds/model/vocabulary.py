@@ -8,7 +8,7 @@ when the two differ.
 import inspect
 from typing import Any, List, Tuple, Type
 
-from whoneeds.model import conclusions, evidence
+from whoneeds.model import conclusions, destinations, evidence
 from whoneeds.model.schema import columns, table_name
 
 EVIDENCE: Tuple[Type[Any], ...] = (
@@ -31,6 +31,8 @@ CONCLUSIONS: Tuple[Type[Any], ...] = (
     conclusions.ServiceUse,
     conclusions.ServiceTrait,
     conclusions.LocalUse,
+    destinations.Destination,
+    destinations.ReplicaSet,
     conclusions.Dependency,
     conclusions.WireJoin,
     conclusions.Need,
