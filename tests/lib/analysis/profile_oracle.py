@@ -136,7 +136,11 @@ def sliced(attempts: list[Row], segments: list[Row], slices: Slices) -> list[Row
     made = []
     for at, begin_ns in enumerate(slices.begins):
         end_ns = begin_ns + slices.length_ns
-        watched = [row for row in segments if row["opened_ns"] < end_ns and row["closed_ns"] >= begin_ns]
+        watched = [
+            row
+            for row in segments
+            if begin_ns <= max(row["opened_ns"], row["closed_ns"] - 1) and row["opened_ns"] < end_ns
+        ]
         spent = sum(min(row["closed_ns"], end_ns) - max(row["opened_ns"], begin_ns) for row in watched)
         for app, protocol, port, kind in services:
             here = [row for row in answered if row["app"] == app and lies_in(row, begin_ns, slices.length_ns)]

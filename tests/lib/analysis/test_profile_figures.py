@@ -111,7 +111,7 @@ def test_traffic_and_failures_equal_the_oracle(rows):
 @MANY
 def test_slices_equal_the_oracle(rows):
     """Figures of each slice are what the loops count, with slices that nobody observed and those half observed."""
-    segments = [segment("h1", 0, 4), segment("h2", 6, 7), segment("h1", 11, 30)]
+    segments = [segment("h1", 0, 4), segment("h2", 6, 7), segment("h1", 11, 30), segment("h2", 8, 8)]
     same(run(slices_of, attempt=rows, segment=segments), sliced(rows, segments, SLICES))
 
 
@@ -155,20 +155,20 @@ def named(attempt, dependency):
 
 
 def test_many_transient_ports_are_one_service():
-    """Static services and few transient ones are named, many transient ones of an application are one."""
+    """Services of an application are named, unless it has more than 20 transient ones or 1000 static ones."""
     base = dict.fromkeys(("host", "pid", "address", "resp_addr", "resp_host", "resp_app", "users"))
     needs, rows = [], []
-    for app, number in (("few", 20), ("many", 21)):
-        for port, kind in [(443, "static"), *((40000 + at, "transient") for at in range(number))]:
+    for app, number, statics in (("few", 20, 1000), ("many", 21, 1), ("scan", 0, 1001)):
+        ports = [(at + 1, "static") for at in range(statics)] + [(40000 + at, "transient") for at in range(number)]
+        for port, kind in ports:
             needs.append({**base, "level": 1, "app": app, "protocol": "tcp", "port": port, "kind": kind})
             rows.append(attempt(app=app, resp_port=port, flow_id=f"{app}{port}"))
-    rows.append(attempt(app="few", resp_port=9, flow_id="new"))
+    rows.append(attempt(app="few", resp_port=9999, flow_id="new"))
     found = run(named, attempt=rows, dependency=needs)
-    assert {row["port"] for row in found if row["app"] == "many"} == {443, -1}
-    assert {row["port"]: row["kind"] for row in found if row["app"] == "few" and row["port"] < 1000} == {
-        443: "static", 9: "unclassified",
-    }  # fmt: skip
-    assert len({row["port"] for row in found if row["app"] == "few"}) == 22
+    assert {row["port"] for row in found if row["app"] == "many"} == {1, -1}
+    assert {row["port"] for row in found if row["app"] == "scan"} == {-1}
+    assert len({row["port"] for row in found if row["app"] == "few"}) == 1021
+    assert [row["kind"] for row in found if row["port"] == 9999] == ["unclassified"]
 
 
 def period_of(attempt):

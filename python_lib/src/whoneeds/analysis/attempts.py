@@ -6,8 +6,8 @@ was rejected or never answered). Three words hold in all profiles:
 
 - A connection belongs to a period if it was seen in any part of it. Nobody knows which of its bytes went when, so
   they count whole.
-- Services are named one by one if they are static, or if an application has few of their kind (20 at most);
-  transient ports beyond that are one service without a port, however many they are.
+- Services are named one by one where an application has few of their kind (20 transient or 1000 static ones at
+  most); beyond that those of a protocol and kind are one service without a port, however many they are.
 - That a connection was refused is known only where events or packets tell how connections end (``told``): samples
   see none that is refused at once. Without them, "no failures" is not known, and no zero is given.
 """
@@ -20,7 +20,7 @@ import ibis
 INSTANCE = ("app", "host", "pid", "address")
 #: Stands for the port of several services that are counted as one. Engines join no unknowns.
 SEVERAL = -1
-_FOLDED_ABOVE = 20
+_STATIC_ABOVE, _OTHERS_ABOVE = 1000, 20
 
 
 def select_period(attempts: ibis.Table, since_ns: int | None = None, until_ns: int | None = None) -> ibis.Table:
@@ -67,7 +67,7 @@ def name_services(attempts: ibis.Table, dependency: ibis.Table) -> ibis.Table:
     services = services.left_join(kinds, ["app", "protocol", "resp_port"])
     services = services.select("app", "protocol", "resp_port", kind=services.kind.fill_null("unclassified"))
     services = services.mutate(alike=services.count().over(group_by=["app", "protocol", "kind"]))
-    folded = (services.kind != "static") & (services.alike > _FOLDED_ABOVE)
+    folded = services.alike > ibis.ifelse(services.kind == "static", _STATIC_ABOVE, _OTHERS_ABOVE)
     services = services.select(
         "app", "protocol", "resp_port", "kind", port=ibis.ifelse(folded, SEVERAL, services.resp_port)
     )

@@ -140,9 +140,11 @@ def observe_slices(segment: ibis.Table, slices: Slices) -> ibis.Table:
         Slices without any are left out.
     """
     rows = segment.filter(~segment.sources.contains("wire"), segment.closed_ns >= segment.opened_ns)
-    rows = lay_slices(rows.select("host", first_ns="opened_ns", last_ns="closed_ns"), slices)
+    # the instant at which a segment was closed belongs to the next one
+    last_ns = ibis.greatest(rows.closed_ns - 1, rows.opened_ns)
+    rows = lay_slices(rows.select("host", "closed_ns", first_ns="opened_ns", last_ns=last_ns), slices)
     begin_ns = rows["slice"] * slices.length_ns + slices.begin_ns
-    inside_ns = ibis.least(rows.last_ns, begin_ns + slices.length_ns) - ibis.greatest(rows.first_ns, begin_ns)
+    inside_ns = ibis.least(rows.closed_ns, begin_ns + slices.length_ns) - ibis.greatest(rows.first_ns, begin_ns)
     rows = rows.mutate(inside_ns=inside_ns)
     made = rows.group_by("slice").agg(hosts=rows.host.nunique(), inside_ns=rows.inside_ns.sum().cast("int64"))
     return made.select("slice", "hosts", observed_s=made.inside_ns.cast("float64") / 1e9)
