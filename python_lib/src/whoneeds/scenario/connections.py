@@ -42,9 +42,9 @@ class Draft:
     chunks: list[dict[str, Any]] = field(default_factory=list)
 
     def join(self) -> dict[str, Any]:
-        """All chunks as one."""
+        """All chunks as one; they are given up for it, since the whole is large."""
         return {
-            name: np.concatenate([chunk[name] for chunk in self.chunks] or [np.zeros(0, dtype=np.int64)])
+            name: np.concatenate([chunk.pop(name) for chunk in self.chunks] or [np.zeros(0, dtype=np.int64)])
             for name in COLUMNS
         }
 
@@ -124,12 +124,14 @@ class Drawing:
             np.where(failed, 0, rng.lognormal(np.log(size), 1.2, count).astype(np.int64))
             for size in (step.sent_bytes, step.received_bytes)
         ]
+        host = self._uptime.stretch_host[stretch[good]]
+        members = self._members(where, host, rng)
         self._draft.chunks.append({
             "owner": np.full(count, owner), "process": process[good], "stretch": stretch[good],
             "protocol": np.full(count, step.protocol == "udp", dtype=np.int64),
-            "port": self._ports(step, number, count, rng), "place": np.full(count, place),
+            "port": self._ports(step, number, members, host, rng), "place": np.full(count, place),
             "answers": np.full(count, -1 if isinstance(step.port, int) or not step.at else self._numbers[step.at]),
-            "member": self._members(where, self._uptime.stretch_host[stretch[good]], rng),
+            "member": members,
             "first": first[good], "last": last[good], "ended": ended[good], "sent": sizes[0], "got": sizes[1],
         })  # fmt: skip
 
@@ -142,22 +144,25 @@ class Drawing:
             self._by_boot[owner] = found
         return self._by_boot[owner]
 
-    def _ports(self, step: Step, number: int, count: int, rng: np.random.Generator) -> Any:
+    def _ports(self, step: Step, number: int, members: Any, host: Any, rng: np.random.Generator) -> Any:
+        count = len(members)
         if isinstance(step.port, int):
             return np.full(count, step.port, dtype=np.int64)
         ports = step.port
-        known = ports.chosen
-        if not known and ports.recurring:
-            key = (self._applications[number].name, ports)
-            if key not in self._recurring:
-                self._recurring[key] = rng.choice(ports.high - ports.low, ports.recurring, replace=False) + ports.low
-            known = self._recurring[key]
+        if ports.chosen:
+            return np.array(ports.chosen, dtype=np.int64)[_prefer_first(len(ports.chosen), count, ports.skew, rng)]
         drawn = rng.integers(ports.low, ports.high, count)
-        if len(known):
-            again = np.asarray(known, dtype=np.int64)[_prefer_first(len(known), count, ports.skew, rng)]
-            share = 1.0 if ports.chosen else ports.recurring_share
-            drawn = np.where(rng.random(count) < share, again, drawn)
-        return drawn
+        if not ports.recurring:
+            return drawn
+        owners = {"server": members + 1, "host": host, "all": np.zeros(count, dtype=np.int64)}[ports.whose]
+        key = (self._applications[number].name, ports)
+        if key not in self._recurring:
+            many = max(
+                len(self._uptime.hosts), *(max(len(p.addresses), len(p.hosts)) + 1 for _n, p in self._places.values())
+            )
+            self._recurring[key] = rng.integers(ports.low, ports.high, (many, ports.recurring))
+        again = self._recurring[key][owners, _prefer_first(ports.recurring, count, ports.skew, rng)]
+        return np.where(rng.random(count) < ports.recurring_share, again, drawn)
 
     def _members(self, place: Place, host: Any, rng: np.random.Generator) -> Any:
         many = len(place.hosts) or len(place.addresses)

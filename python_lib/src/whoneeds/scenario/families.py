@@ -106,7 +106,7 @@ def _draw(
         actions.append(Action("start", (replace(world.resolves, share=0.3), *begun)))
     rest = [step for step in steps if step not in begun] or steps
     timing = "periodic" if lasting else "random"
-    every_s = float(rng.lognormal(np.log(9000.0 if lasting else 1500.0), 0.7))
+    every_s = float(rng.lognormal(np.log(16000.0 if lasting else 2400.0), 0.7))
     actions.append(Action(timing, (world.resolves, *rest), every_s=every_s, jitter_s=20.0))
     if rng.random() < transient_share:
         actions.append(_transient(world, _TRANSIENT[int(rng.integers(len(_TRANSIENT)))], recurring_share, rng))
@@ -132,12 +132,12 @@ def _transient(world: World, way: str, recurring_share: float, rng: np.random.Ge
     if way == "passive":
         step = Step("tcp", Ports(low, high), "files", median_s=6.0, sigma=1.3)
     elif way == "negotiated":
-        ports = Ports(low, min(low + 400, high), recurring=12, recurring_share=recurring_share, skew=0.8)
+        ports = Ports(low, min(low + 400, high), recurring=3, recurring_share=recurring_share, whose="server")
         step = Step("tcp", ports, "servers", median_s=15.0, sigma=1.3)
     elif way == "peers":
-        ports = Ports(1025, 65000, recurring=30, recurring_share=recurring_share * 0.4)
+        ports = Ports(1025, 65000, recurring=12, recurring_share=recurring_share, whose="host")
         step = Step("tcp", ports, "peers", median_s=60.0, sigma=1.5, failing_share=0.1)
     else:
         odd = tuple(int(port) for port in rng.choice(np.arange(2000, 10000, 10), 24, replace=False))
-        step = Step("tcp", Ports(chosen=odd), "peers", median_s=5.0)
+        step = Step("tcp", Ports(chosen=odd, skew=0.6), "peers", median_s=5.0)
     return Action("random", (step,), every_s=every_s)

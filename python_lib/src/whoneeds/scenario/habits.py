@@ -29,6 +29,9 @@ class Ports:
         So many ports of the range come again and again (a busy server's ports, a favourite peer's).
     recurring_share : float
         Share of connections that go to one of these.
+    whose : str
+        Who has these: ``server``, each machine that is called (it gives its services ports when it starts); ``host``,
+        each calling host (its user's peers); ``all``, one set for everybody.
     skew : float
         How much the first of the recurring ports are preferred; 0 is not at all.
     chosen : tuple of int
@@ -39,6 +42,7 @@ class Ports:
     high: int = 5000
     recurring: int = 0
     recurring_share: float = 0.0
+    whose: str = "all"
     skew: float = 1.0
     chosen: tuple[int, ...] = ()
 

@@ -81,7 +81,9 @@ def _with_delegates(applications: tuple[Application, ...], number: int) -> tuple
 def _held_out_applications(recurring_share: float) -> tuple[Application, ...]:
     """Programs with habits that no program of the default variant has."""
     secure = Step("tcp", 443, "outside", median_s=25.0, sigma=1.6)
-    media = Ports(50000, 60000, recurring=24, recurring_share=recurring_share * 0.3, skew=0.4)
+    contacts = Ports(1025, 65535, recurring=60, recurring_share=recurring_share * 0.6, whose="host", skew=0.9)
+    mapped = Ports(49664, 49720, recurring=3, recurring_share=0.9, whose="server", skew=0.6)
+    media = Ports(50000, 60000, recurring=8, recurring_share=recurring_share * 0.3, whose="host", skew=0.4)
     return (
         Application("collab", (
             Action("start", (_OTHER_DNS, secure, replace(secure, share=0.6))),
@@ -94,17 +96,14 @@ def _held_out_applications(recurring_share: float) -> tuple[Application, ...]:
         ), lifetime="kept", on_share=0.95, delay_s=200),
         Application("syncd", (
             Action("start", (_OTHER_DNS, replace(secure, share=0.9), Step("tcp", 22067, "outside", share=0.3))),
-            Action("random", (Step("tcp", Ports(1025, 65535, recurring=60, recurring_share=recurring_share * 0.6,
-                                                skew=0.9), "peers", median_s=400, sigma=1.5),), every_s=1200),
+            Action("random", (Step("tcp", contacts, "peers", median_s=400, sigma=1.5),), every_s=1200),
         ), lifetime="boot", on_share=0.5, listens=(("tcp", 22000),)),
         Application("agentd", (
             Action("periodic", (_OTHER_DNS, Step("tcp", 44300, "management", median_s=0.8)), every_s=300),
             Action("periodic", (Step("tcp", 49443, "intranet", share=0.1, median_s=5.0),), every_s=7200),
         ), lifetime="boot", uid=0, delay_s=10),
         Application("remoting", (
-            Action("start", (Step("tcp", 135, "dc", median_s=1.0),
-                             Step("tcp", Ports(49664, 49720, recurring=9, recurring_share=0.9, skew=0.6), "dc",
-                                  median_s=40.0))),
+            Action("start", (Step("tcp", 135, "dc", median_s=1.0), Step("tcp", mapped, "dc", median_s=40.0))),
             Action("random", (Step("tcp", 5986, "servers", median_s=60.0),), every_s=900),
         ), on_share=0.3, every_s=20000, median_s=1200),
     )  # fmt: skip
@@ -116,7 +115,7 @@ _PLACES: dict[str, tuple[int, str, str]] = {
     "discovery": (2, "balanced", "wpad.corp.example"), "files": (8, "sticky", "files{}.corp.example"),
     "messaging": (3, "sticky", "im.corp.example"), "meetings": (4, "balanced", "meet{}.corp.example"),
     "antivirus": (4, "balanced", "epo.corp.example"), "relays": (8, "balanced", "relay{}.corp.example"),
-    "management": (2, "sticky", "amt.corp.example"), "mail": (6, "sticky", "mail{}.corp.example"),
+    "management": (2, "sticky", "amt.corp.example"), "mail": (3, "sticky", "mail{}.corp.example"),
     "search": (2, "sticky", "search.corp.example"), "databases": (12, "popular", "db{}.corp.example"),
     "printers": (40, "sticky", "print{}.corp.example"), "servers": (60, "popular", "host{}.corp.example"),
 }  # fmt: skip

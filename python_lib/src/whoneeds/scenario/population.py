@@ -189,7 +189,7 @@ def _lay_ends(
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Give both ends of each connection their address, port, host and process, and drop what cannot have been."""
     order = np.lexsort((drawn["port"], drawn["process"], drawn["first"]))
-    made = {name: column[order] for name, column in drawn.items()}
+    made = {name: drawn.pop(name)[order] for name in tuple(drawn)}
     addresses = [*uptime.addresses, _LOOPBACK]
     loopback = len(uptime.addresses)
     offsets, of_hosts = [], []
@@ -216,7 +216,7 @@ def _lay_ends(
     made["resp_process"] = _find_listeners(made, applications, process, uptime)
     chosen = (made.pop("answers") >= 0) & (made["resp_process"] >= 0)
     made["port"] = np.where(chosen, process["chosen"][made["resp_process"]], made["port"])
-    made = {name: column[there] for name, column in made.items()}
+    made = {name: made.pop(name)[there] for name in tuple(made)}
     _cut_at_far_end(made, process, uptime)
     made["orig_port"] = _give_ports(settings, applications, process, made, uptime)
     # the same address may be given again, and then it is the same

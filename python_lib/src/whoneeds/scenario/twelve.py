@@ -27,7 +27,7 @@ TABLE_2 = {
 }  # fmt: skip
 
 
-def resolve(share: float = 0.35) -> Step:
+def resolve(share: float = 0.2) -> Step:
     """A question to the name service, which the system asks; most answers are in its cache."""
     return Step(
         "udp", 53, "dns", share=share, delay_s=0.05, median_s=0.03, sigma=0.6, sent_bytes=45, received_bytes=160,
@@ -59,11 +59,12 @@ def the_twelve(recurring_share: float) -> tuple[Application, ...]:
     recurring_share : float
         Share of connections to recurring ports, where a program has such.
     """
-    # an Exchange server gives its few services ports once, and keeps them until it is restarted
-    exchange = Ports(1100, 5000, recurring=28, recurring_share=min(1.0, recurring_share + 0.4), skew=0.7)
+    # a mail server gives its services ports when it starts, and its users meet these for weeks
+    exchange = Ports(1100, 5000, recurring=24, recurring_share=recurring_share * 0.5, whose="server", skew=0.6)
     voice = Ports(1025, 65000)
-    share_screen = Ports(1025, 5000, recurring=10, recurring_share=recurring_share * 0.4, skew=0.5)
-    negotiated = Ports(1026, 1400, recurring=12, recurring_share=recurring_share, skew=0.8)
+    contacts = Ports(1025, 65535, recurring=25, recurring_share=recurring_share, whose="host", skew=0.8)
+    share_screen = Ports(1025, 5000, recurring=6, recurring_share=recurring_share, whose="host", skew=0.5)
+    negotiated = Ports(1026, 1400, recurring=6, recurring_share=recurring_share, whose="server", skew=0.8)
     return (
         Application("communicator.exe", (
             Action("start", (
@@ -107,7 +108,7 @@ def the_twelve(recurring_share: float) -> tuple[Application, ...]:
         Application("besclient.exe", (
             Action("start", (resolve(), _LDAP, replace(_AD, share=0.9), replace(_EPMAP, share=0.8))),
             Action("periodic", (Step("tcp", 52311, "relays", median_s=1.2, sent_bytes=6000),),
-                   every_s=1800, jitter_s=60),
+                   every_s=3600, jitter_s=60),
             Action("periodic", (resolve(), replace(_WEB, share=0.6)), every_s=10800, jitter_s=60),
         ), lifetime="boot", uid=18, delay_s=40, listens=(("udp", 52311),)),
         Application("winword.exe", (
@@ -130,8 +131,8 @@ def the_twelve(recurring_share: float) -> tuple[Application, ...]:
             Action("periodic", (
                 replace(_LDAP, share=0.7), replace(_AD, share=0.5), Step("tcp", 88, "dc", median_s=0.1, sigma=0.8),
                 replace(_CATALOGUE, share=0.3), Step("tcp", 53, "dns", share=0.02, median_s=0.1),
-            ), every_s=5400, jitter_s=120),
-            Action("random", (_EPMAP, Step("tcp", negotiated, "dc", median_s=12)), every_s=9000),
+            ), every_s=7200, jitter_s=120),
+            Action("random", (_EPMAP, Step("tcp", negotiated, "dc", median_s=12)), every_s=40000),
         ), lifetime="boot", uid=18, delay_s=3),
         Application("searchprotocolhost.exe", (
             Action("start", (resolve(), replace(_AD, share=0.6), replace(_EPMAP, share=0.5), replace(_WEB, share=0.6),
@@ -139,11 +140,11 @@ def the_twelve(recurring_share: float) -> tuple[Application, ...]:
         ), on_share=0.8, every_s=5400, median_s=240),
         Application("skype.exe", (
             Action("start", (resolve(), replace(_DISCOVERY, share=0.7), _PROXY, replace(_WEB, share=0.4))),
-            Action("random", (Step("tcp", Ports(1025, 65535, recurring=40, recurring_share=recurring_share * 0.2),
-                                   "peers", median_s=40, sigma=1.6, failing_share=0.25),), every_s=400),
+            Action("random", (Step("tcp", contacts, "peers", median_s=40, sigma=1.6, failing_share=0.25),),
+                   every_s=400),
             Action("random", (Step("udp", Ports(1025, 65535), "peers", median_s=20, sigma=1.5, failing_share=0.3),),
                    every_s=600),
-        ), lifetime="kept", on_share=0.35, delay_s=300, listens=(("tcp", 19377),)),
+        ), lifetime="kept", on_share=0.5, delay_s=300, listens=(("tcp", 19377),)),
         Application("uns.exe", (
             Action("start", (Step("tcp", 16993, "management", median_s=2.0),)),
             Action("periodic", (Step("tcp", 16993, "management", share=0.7, median_s=2.0),), every_s=3600),
@@ -160,10 +161,10 @@ def the_twelve(recurring_share: float) -> tuple[Application, ...]:
 
 def table_4(recurring_share: float) -> tuple[Application, ...]:
     """The applications of Table 4 that are not among the twelve, with the kinds of services that they are known for."""
-    negotiated = Ports(1026, 1400, recurring=14, recurring_share=recurring_share, skew=0.8)
+    negotiated = Ports(1026, 1400, recurring=3, recurring_share=recurring_share, whose="server", skew=0.8)
     odd = Ports(chosen=(8080, 8000, 81, 8443, 8888, 8081, 7001, 3000, 9443, 8090, 8181, 5000, 4443, 2082, 10000))
     browse = (
-        resolve(0.5), replace(_DISCOVERY, share=0.05), replace(_PROXY, share=0.9), replace(_PROXY, share=0.7),
+        resolve(0.4), replace(_DISCOVERY, share=0.05), replace(_PROXY, share=0.9), replace(_PROXY, share=0.7),
         replace(_PROXY, share=0.5), replace(_WEB, share=0.5), replace(_SECURE, share=0.3),
     )  # fmt: skip
     directory = (replace(_EPMAP, share=0.6), replace(_LDAP, share=0.6), replace(_AD, share=0.5))
@@ -171,7 +172,7 @@ def table_4(recurring_share: float) -> tuple[Application, ...]:
     return (
         Application("iexplore.exe", (
             Action("start", (replace(_DISCOVERY, share=0.8), *(replace(step, share=0.2) for step in directory))),
-            Action("random", browse, every_s=600),
+            Action("random", browse, every_s=1200),
             Action("random", (odd_step,), every_s=2400),
             Action("random", (Step("tcp", 21, "files", instances_share=0.02, median_s=20.0),), every_s=1800),
         ), on_share=1.0, every_s=5400, median_s=1500),
@@ -187,7 +188,7 @@ def table_4(recurring_share: float) -> tuple[Application, ...]:
             Action("periodic", (
                 resolve(), replace(_WEB, share=0.5), replace(_PROXY, share=0.4), replace(_SECURE, share=0.3),
                 Step("udp", 123, "dc", median_s=0.05), replace(_DISCOVERY, share=0.2),
-            ), every_s=3600, jitter_s=120),
+            ), every_s=7200, jitter_s=120),
         ), lifetime="boot", uid=20),
         Application("winproj.exe", (
             Action("start", (*directory, replace(_FILES, share=0.6), Step("tcp", 3180, "databases", median_s=30))),
@@ -198,7 +199,7 @@ def table_4(recurring_share: float) -> tuple[Application, ...]:
         ), on_share=0.25, every_s=20000, median_s=2400),
         Application("firefox.exe", (
             Action("start", (replace(_DISCOVERY, share=0.8), replace(_LDAP, instances_share=0.05))),
-            Action("random", browse, every_s=500),
+            Action("random", browse, every_s=1000),
             Action("random", (odd_step,), every_s=2000),
         ), on_share=0.4, every_s=6000, median_s=2400),
         Application("spoolsv.exe", (

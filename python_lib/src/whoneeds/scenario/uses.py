@@ -139,8 +139,7 @@ class Conclusions:
             }))  # fmt: skip
         return pa.concat_tables(parts)
 
-    @cached_property
-    def _uses(self) -> pa.Table:
+    def _find_uses(self) -> pa.Table:
         """Flows that count, as numbers, with the instance that each counts for."""
         population, seen = self._population, self._seen
         made, process = population.made, population.process
@@ -170,26 +169,19 @@ class Conclusions:
         })  # fmt: skip
 
     @cached_property
-    def _instances(self) -> dict[str, Any]:
-        """Instances as numbers; of several processes with one number, what is known of the last one."""
+    def _sums(self) -> tuple[dict[str, Any], pa.Table]:
+        """Instances, and what each process of one used, as numbers."""
+        uses = self._find_uses()
         key = ["app", "host", "pid", "address"]
-        rows = self._uses.group_by([*key, "process", "uid"], use_threads=False)
-        rows = rows.aggregate([("first", "min"), ("last", "max")])
-        order = pc.sort_indices(rows, [*((name, "ascending") for name in key), ("last_max", "ascending")])
-        rows = rows.take(order)
-        columns = {name: rows[name].to_numpy() for name in rows.column_names}
-        if not len(columns["app"]):
-            return columns
-        changes = np.any([columns[name][1:] != columns[name][:-1] for name in key], axis=0)
-        final = np.append(changes, True)
-        begins = np.flatnonzero(np.append(True, changes))
-        made = {name: column[final] for name, column in columns.items()}
-        made["first_min"] = np.minimum.reduceat(columns["first_min"], begins)
-        return made
+        grouped = uses.group_by([*key, "process", "protocol", "port", "resp_addr"], use_threads=False)
+        return _sum_instances(uses, key), grouped.aggregate([
+            ("spent", "count"), ("resp_host", "min"), ("resp_host", "max"), ("resp_app", "min"), ("resp_app", "max"),
+            ("samples", "sum"), ("spent", "sum"), ("sent", "sum"), ("got", "sum"), ("first", "min"), ("last", "max"),
+        ])  # fmt: skip
 
     def instances(self) -> pa.Table:
         """ApplicationInstance."""
-        population, rows = self._population, self._instances
+        population, (rows, _grouped) = self._population, self._sums
         names, hosts = [application.name for application in population.applications], population.uptime.hosts
         identities = text(self._evidence.process_ids, rows["process"])
         return fill(ApplicationInstance, len(rows["app"]), {
@@ -205,12 +197,8 @@ class Conclusions:
         population = self._population
         names, hosts = [application.name for application in population.applications], population.uptime.hosts
         key = ["app", "host", "pid", "address"]
-        grouped = self._uses.group_by([*key, "process", "protocol", "port", "resp_addr"], use_threads=False)
-        grouped = grouped.aggregate([
-            ("spent", "count"), ("resp_host", "min"), ("resp_host", "max"), ("resp_app", "min"), ("resp_app", "max"),
-            ("samples", "sum"), ("spent", "sum"), ("sent", "sum"), ("got", "sum"), ("first", "min"), ("last", "max"),
-        ])  # fmt: skip
-        people = pa.table({name: self._instances[name] for name in (*key, "uid")})
+        instances, grouped = self._sums
+        people = pa.table({name: instances[name] for name in (*key, "uid")})
         grouped = grouped.join(people, key, use_threads=False)
         rows = {name: grouped[name].to_numpy() for name in ("app", "host", "protocol", "resp_addr", "address", "uid")}
         one_host = np.where(
@@ -232,3 +220,18 @@ class Conclusions:
             "last_ns": self._base_ns + grouped["last_max"].to_numpy() * 1000,
             "process_id": text(self._evidence.process_ids, grouped["process"].to_numpy()),
         })  # fmt: skip
+
+
+def _sum_instances(uses: pa.Table, key: list[str]) -> dict[str, Any]:
+    """Instances as numbers; of several processes with one number, what is known of the last one."""
+    rows = uses.group_by([*key, "process", "uid"], use_threads=False).aggregate([("first", "min"), ("last", "max")])
+    order = pc.sort_indices(rows, [*((name, "ascending") for name in key), ("last_max", "ascending")])
+    rows = rows.take(order)
+    columns = {name: rows[name].to_numpy() for name in rows.column_names}
+    if not len(columns["app"]):
+        return columns
+    changes = np.any([columns[name][1:] != columns[name][:-1] for name in key], axis=0)
+    begins = np.flatnonzero(np.append(True, changes))
+    made = {name: column[np.append(changes, True)] for name, column in columns.items()}
+    made["first_min"] = np.minimum.reduceat(columns["first_min"], begins)
+    return made
