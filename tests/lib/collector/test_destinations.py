@@ -142,7 +142,7 @@ def test_names_are_summed_for_each_service_instance():
     ],
 )  # fmt: skip
 def test_organisations_are_registered_domains(called, host, wanted):
-    """A name belongs to its registered domain, or to itself where no suffix is known; traced hosts belong to nobody else."""
+    """A name belongs to its registered domain, or to itself where no suffix is known, unless the host is traced."""
     assert organisation_of(called, host, make_register()) == wanted
 
 

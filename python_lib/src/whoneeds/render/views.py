@@ -30,6 +30,11 @@ def name_ends(row: Row) -> dict[str, str]:
     return {"dependent": _dependent(row), "depends_on": f"{_provider(row)} {_service(row)}".strip()}
 
 
+def name_parts(row: Row) -> tuple[str, str, str]:
+    """Who needs, who is needed (empty where only a service is), and the service, in words."""
+    return _dependent(row), _provider(row), _service(row)
+
+
 def sort_dependencies(rows: Iterable[Row]) -> list[Row]:
     """Static needs first, then by name, so that what matters stands on top and the order is always the same."""
     return sorted(
@@ -78,6 +83,7 @@ def dependency_columns(level: str) -> list[Shown]:
             3,
             Shown("ADDRESS", lambda row: row["resp_addr"] or (UNKNOWN if row["protocol"] == "unix" else "several"), 55),
         )
+        columns.insert(4, Shown("NAME", lambda row: row.get("name") or row.get("any_of") or UNKNOWN, 58))
     if level in ("1", "3"):
         columns[1:2] = [Shown("PROVIDER", lambda row: row["resp_app"] or UNKNOWN, 70)]
     return columns
