@@ -5,16 +5,21 @@ Spark is half a gigabyte, so that it is nowhere else. Where it or Java is missin
 """
 
 import hashlib
-import os
 import shutil
+import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+
+from tests.spark.cluster import end_with_parent
 
 ROOT = Path(__file__).resolve().parents[2]
 _ENVIRONMENT = ROOT / "build" / "spark"
 _LEAST_JAVA = 17
 _LIMIT_S = 1800
+#: How long a cluster may take to end.
+_END_S = 60
 
 
 def find_obstacle() -> str | None:
@@ -52,8 +57,22 @@ def main() -> int:
     if obstacle:
         print(f"test-spark: skipped: {obstacle}")
         return 0
-    words = [str(_ENVIRONMENT / "bin" / "python"), "-m", "tests.spark.compare"]
-    return subprocess.run(words, cwd=ROOT, check=False, timeout=_LIMIT_S, env=dict(os.environ)).returncode
+    return run([str(_ENVIRONMENT / "bin" / "python"), "-m", "tests.spark.compare"], _LIMIT_S)
+
+
+def run(words: list[str], limit_s: float) -> int:
+    """Run a program; its exit code. When this process is asked to end, or dies, so is the program."""
+    signal.signal(signal.SIGTERM, lambda *_given: sys.exit(128 + signal.SIGTERM))
+    child = subprocess.Popen(words, cwd=ROOT, preexec_fn=partial(end_with_parent, signal.SIGTERM))
+    try:
+        return child.wait(limit_s)
+    finally:
+        child.terminate()
+        try:
+            child.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
 
 
 if __name__ == "__main__":

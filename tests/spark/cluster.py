@@ -9,6 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 WORKERS = 2
@@ -59,7 +60,7 @@ def run_cluster(folder: Path) -> Iterator[str]:
             log = stack.enter_context((folder / f"{name}.log").open("wb"))
             process = subprocess.Popen(
                 [str(home / "bin" / "spark-class"), *words], env=environment, cwd=folder, stdin=subprocess.DEVNULL,
-                stdout=log, stderr=subprocess.STDOUT, preexec_fn=_die_with_parent,
+                stdout=log, stderr=subprocess.STDOUT, preexec_fn=partial(end_with_parent, signal.SIGKILL),
             )  # fmt: skip
             stack.callback(_end, process)
             if name == "master":
@@ -77,9 +78,9 @@ def _await(log: Path, words: str, times: int, process: subprocess.Popen[bytes]) 
         time.sleep(0.2)
 
 
-def _die_with_parent() -> None:
-    """Be killed by the kernel when whoever started this process is gone, however that came about."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def end_with_parent(by: signal.Signals) -> None:
+    """Be sent a signal by the kernel when whoever started this process is gone, however that came about."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, by)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

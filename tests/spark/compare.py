@@ -6,6 +6,7 @@ Run by ``python -m tests.spark`` in an environment that has Spark.
 
 import json
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -19,6 +20,7 @@ import pyarrow.parquet as pq
 from tests.bench.fleet_evidence import write_fleet
 from tests.spark.cluster import WORKERS, run_cluster
 from tests.spark.fleets import gather_fleets, same_rows, write_fleets
+from tests.spark.wires import write_watched
 from whoneeds import pipeline
 from whoneeds.analysis.coverage import count_ends, count_unknown_ends, summarize_gaps, summarize_hosts
 from whoneeds.collector.connections import join_connections
@@ -29,6 +31,8 @@ from whoneeds.store import EngineSettings, open_store
 TABLES = (
     "flow", "attribution", "application_instance", "service_use", "local_use", "dependency",
 )  # fmt: skip
+#: Made only where something was watched on a wire.
+WATCHED = ("wire_join",)
 
 
 def walk(path: Path, settings: EngineSettings) -> dict[str, pa.Table]:
@@ -49,7 +53,8 @@ def walk(path: Path, settings: EngineSettings) -> dict[str, pa.Table]:
         }
         made = {name: store.read(rows) for name, rows in asked.items()}
     made = {name: rows.sort_by([(column, "ascending") for column in rows.column_names]) for name, rows in made.items()}
-    return made | {name: pq.read_table(path / "conclusions" / f"{name}.parquet") for name in TABLES}
+    files = {name: path / "conclusions" / f"{name}.parquet" for name in (*TABLES, *WATCHED)}
+    return made | {name: pq.read_table(file) for name, file in files.items() if name in TABLES or file.exists()}
 
 
 def compare(name: str, write: Callable[[Path], Any], folder: Path, master: str) -> dict[str, Any]:
@@ -75,13 +80,17 @@ def compare(name: str, write: Callable[[Path], Any], folder: Path, master: str) 
 
 def main() -> int:
     """Compare; the exit code is 1 if any table differs."""
+    signal.signal(signal.SIGTERM, lambda *_given: sys.exit(128 + signal.SIGTERM))
     fleets = gather_fleets()
     with tempfile.TemporaryDirectory() as folder, run_cluster(Path(folder)) as master:
         print(f"test-spark: {len(fleets)} fleets of the collector's tests, {WORKERS} workers at {master}", flush=True)
         results = [
             compare("tests", lambda path: write_fleets(path, fleets), Path(folder), master),
             compare("generated", lambda path: write_fleet(path, 12_000, hosts=12, days=2), Path(folder), master),
+            compare("watched", write_watched, Path(folder), master),
         ]
+    if not results[-1]["rows"].get("wire_join"):
+        raise RuntimeError("no flow on a wire was joined with a host's, so that nothing was compared")
     out = Path("build/test-spark.json")
     out.write_text(json.dumps({"schema": 1, "results": results}, indent=1) + "\n", encoding="utf-8")
     different = sum(len(result["different"]) for result in results)

@@ -27,6 +27,7 @@ _KINDS = {"bool": "boolean"}
 _PLACE = ["host", "netns", "protocol"]
 _PEER = ["remote_addr", "remote_port"]
 _ENDS = ["local_addr", "local_port", *_PEER]
+_NUMBER = ["segment_id", "number"]
 
 
 def join_exchanges(
@@ -98,7 +99,9 @@ def _find_speakers(exchanges: ibis.Table, udp: ibis.Table, segments: ibis.Table)
         seen_first_ns=timed.first_ns.min(), seen_last_ns=timed.last_ns.max(), seen_period_s=timed.period_s.max()
     )
     lives = lives.rename(at_socket="socket_id", at_addr="local_addr", to_addr="remote_addr", to_port="remote_port")
-    numbered = exchanges.mutate(number=ibis.row_number().over(order_by=["segment_id", *_PLACE, *_ENDS, "first_ns"]))
+    # by segments, not all together: Spark would bring all to one worker
+    number = ibis.row_number().over(group_by="segment_id", order_by=[*_PLACE, *_ENDS, "first_ns"])
+    numbered = exchanges.mutate(number=number)
     both = numbered.join(lives, [*_PLACE, "local_port"])
     slack_ns = as_whole(both.seen_period_s * 1e9) + _LATE_NS
     is_v6 = both.local_addr.contains(":")
@@ -117,11 +120,11 @@ def _find_speakers(exchanges: ibis.Table, udp: ibis.Table, segments: ibis.Table)
         both.seen_first_ns - slack_ns <= both.first_ns,
         both.last_ns <= both.seen_last_ns + slack_ns,
     )
-    best = fitting.mutate(most=fitting["rank"].max().over(group_by=fitting.number))
+    best = fitting.mutate(most=fitting["rank"].max().over(group_by=[fitting.segment_id, fitting.number]))
     best = best.filter(best["rank"] == best.most)
-    one = best.group_by("number").aggregate(fits=best.at_socket.nunique(), socket_id=best.at_socket.max())
+    one = best.group_by(_NUMBER).aggregate(fits=best.at_socket.nunique(), socket_id=best.at_socket.max())
     one = one.filter(one.fits == 1).drop("fits")
-    return numbered.left_join(one, "number").drop("number_right")
+    return numbered.left_join(one, _NUMBER).drop("segment_id_right", "number_right")
 
 
 def _sum_up(spoken: ibis.Table, udp: ibis.Table) -> ibis.Table:
