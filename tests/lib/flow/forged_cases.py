@@ -258,6 +258,12 @@ def _extensions() -> dict[str, Timed]:
         "hop by hop": IPv6ExtHdrHopByHop(),
         "to the destination": IPv6ExtHdrDestOpt(),
         "a routing header that is done": IPv6ExtHdrRouting(addresses=[S6], segleft=0),
+        "a routing header on its way": IPv6ExtHdrRouting(addresses=["2001:db8::8", "2001:db8::9"], segleft=2),
+        "a routing header of another type": IPv6ExtHdrRouting(type=2, addresses=["2001:db8::9"], segleft=1),
+        "a routing header of odd length": IPv6ExtHdrRouting(len=3, addresses=["2001:db8::9"], segleft=1)
+        / Raw(b"\x3b\0\1\4\0\0\0\0"),
+        "two routing headers": IPv6ExtHdrRouting(addresses=["2001:db8::8"], segleft=1)
+        / IPv6ExtHdrRouting(addresses=["2001:db8::9"], segleft=1),
         "authentication": AH(nh=17, payloadlen=4, spi=1, seq=1, icv=bytes(12)),
     }
     made = {f"IPv6, {name}": spaced([head / between / body]) for name, between in between.items()}
@@ -344,6 +350,26 @@ def _tunnels() -> dict[str, Timed]:
     made = {name: [(at, bytes(wrap(one))) for at, one in timed] for name, (timed, wrap) in wraps.items()}
     made["no VXLAN on its port"] = spaced([datagram("192.0.2.1", 50001, "192.0.2.2", 4789, 60)])
     made["no GTP on its port"] = spaced([datagram("192.0.2.1", 2152, "192.0.2.2", 2152, 60)])
+    relayed = _script(f"{_TALK} cFA sFA cA", client="2001:0:4136:e378:8000:63bf:3fff:fdd2", server=S6)
+    to_any = IP(**_OUTER) / UDP(sport=50001, dport=50002)
+    origin, signed = bytes((0, 0)) + bytes(6), bytes((0, 1, 2, 3)) + bytes(5 + 9)
+    ayiya = bytes((0x44, 0x52, 0x11, 41)) + bytes(4 + 16 + 20)
+    by_content = {
+        "Teredo on another port": (relayed, b""),
+        "Teredo on another port, with its origin": (inner6, origin),
+        "Teredo on another port, with authentication": (inner6, signed + origin),
+        "Teredo on another port, with authentication alone": (relayed, signed),
+        "IPv6 in UDP that is no Teredo": (inner6, b""),
+        "AYIYA on another port": (inner6, ayiya),
+        "AYIYA with another signature on another port": (inner6, b"\x44\x51" + ayiya[2:]),
+    }
+    made |= {
+        name: [(at, bytes(to_any / Raw(before + bytes(one)))) for at, one in timed]
+        for name, (timed, before) in by_content.items()
+    }
+    made["AYIYA"] = [(at, bytes(IP(**_OUTER) / UDP(dport=5072, **udp) / Raw(ayiya + bytes(one)))) for at, one in inner6]
+    made["no AYIYA on its port"] = spaced([datagram("192.0.2.1", 50001, "192.0.2.2", 5072, 80)])
+    made["Teredo that is longer than it says"] = spaced([to_any / Raw(bytes(relayed[0][1]) + b"x")])
     made["no Teredo on its port"] = spaced([datagram("192.0.2.1", 50001, "192.0.2.2", 3544, 60)])
     whole = bytes(
         IP(**_OUTER, id=3)

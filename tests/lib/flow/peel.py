@@ -40,6 +40,7 @@ _VLAN_TYPES = (0x8100, 0x88A8, 0x9100)
 _RAW_LINKS = (12, 14, 101, 228, 229)
 #: Headers of IPv6 that another one follows. ESP and what is behind "no next header" are the end of what can be read.
 _HOP_BY_HOP, _ROUTING, _FRAGMENT, _AUTHENTICATION, _TO_DESTINATION = 0, 43, 44, 51, 60
+_TEREDO_NET = ipaddress.ip_network("2001::/32")
 _TEREDO_ORIGIN, _TEREDO_AUTHENTICATION = 0, 1
 
 
@@ -221,13 +222,22 @@ def _version_6(carried: Carried) -> IpPacket | None:
     total_bytes = 40 + head.plen
     if carried.wire_bytes < total_bytes:
         return None
-    at, kind, fragment = 40, head.nh, None
+    at, kind, fragment, goal = 40, head.nh, None, None
     while kind in (_HOP_BY_HOP, _ROUTING, _FRAGMENT, _AUTHENTICATION, _TO_DESTINATION):
         if at + 8 > len(data):
             return None
         if kind == _FRAGMENT:
             fragment = data[at : at + 8]
         longer = 8 if kind == _FRAGMENT else (data[at + 1] + 2) * 4 if kind == _AUTHENTICATION else data[at + 1] * 8 + 8
+        if (
+            kind == _ROUTING
+            and goal is None
+            and data[at + 2] == 0
+            and data[at + 3]
+            and longer >= 24
+            and longer % 16 == 8
+        ):
+            goal = data[at + longer - 16 : at + longer]  # where it goes in the end, beyond the next station
         kind, at = data[at], at + longer
         if fragment is not None and fragment[2:4] != b"\0\0" and int.from_bytes(fragment[2:4], "big") & 0xFFF8:
             break  # the rest is in the middle of what was cut
@@ -235,7 +245,7 @@ def _version_6(carried: Carried) -> IpPacket | None:
         return None
     packet = IpPacket(
         src=ipaddress.ip_address(head.src),
-        dst=ipaddress.ip_address(head.dst),
+        dst=ipaddress.ip_address(head.dst if goal is None else goal),
         protocol=kind,
         total_bytes=total_bytes,
         payload=data[at:total_bytes],
@@ -291,9 +301,30 @@ def inside_udp(port: int, data: bytes, wire_bytes: int) -> Inside | None:
             return Inside("geneve", link_type, data[at:], wire_bytes - at)
     if port == 2152 and len(data) >= 8:
         return _inside_gtp(data)
-    if port == 3544:
+    if port == 3544 or _is_teredo(data):
         return _inside_teredo(data)
+    if port == 5072 or data[1:3] == b"\x52\x11":
+        return _inside_ayiya(data)
     return None
+
+
+def _is_teredo(data: bytes) -> bool:
+    """What tells Teredo on any port: an address of its own, or its headers in front of IPv6."""
+    if len(data) < 40:
+        return False
+    if data[0] >> 4 == 6:
+        return any(ipaddress.IPv6Address(address) in _TEREDO_NET for address in (data[8:24], data[24:40]))
+    if data[:2] == b"\0\1":
+        data = data[13 + data[2] + data[3] :]
+    return data[:2] == b"\0\0" and len(data) >= 48 and data[8] >> 4 == 6
+
+
+def _inside_ayiya(data: bytes) -> Inside | None:
+    """RFC draft-massar-v6ops-ayiya: an identity, a signature, and then the packet."""
+    if len(data) < 8 or data[2] & 15 != 1 or data[3] not in (4, 41):
+        return None
+    data = data[8 + 2 ** (data[0] >> 4) + 4 * (data[1] >> 4) :]
+    return _whole("ayiya", data, data[0] >> 4) if data and data[0] >> 4 in (4, 6) else None
 
 
 def _inside_gtp(data: bytes) -> Inside | None:

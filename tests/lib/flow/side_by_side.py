@@ -9,7 +9,7 @@ from whoneeds.flow import MeterSettings, meter_capture
 from whoneeds.model.evidence import WireFlow
 
 #: Ports of servers among those that forged conversations use; all others of theirs are nobody's.
-SERVER_PORTS = {"tcp": frozenset({80, 443}), "udp": frozenset({53, 2152, 3544, 4789, 6081})}
+SERVER_PORTS = {"tcp": frozenset({80, 443}), "udp": frozenset({53, 2152, 3544, 4789, 5072, 6081})}
 #: With a table that is quickly made, for captures of few flows.
 SMALL = MeterSettings(most_flows=1 << 11)
 _NAMES = {6: "tcp", 17: "udp", 1: "icmp", 58: "icmp", 132: "sctp"}

@@ -28,9 +28,18 @@ def is_right(total):
 
 
 @part
-def has_right_checksum(data, body, end, protocol, family, header):
-    """Whether a transport header's checksum fits; the addresses are read from the IP header again."""
+def has_right_checksum(data, packet):
+    """Whether a transport header's checksum fits, with the packet's addresses, as its sender summed them up."""
+    body, end = packet["body"], packet["body_end"]
     length = end - body
-    first, last = (12, 20) if family == 4 else (8, 40)
-    total = sum_words(data, header + first, header + last)
-    return is_right(total + protocol + (length >> 16) + (length & 0xFFFF) + sum_words(data, body, end))
+    # what stands before an IPv4 address is a sum of 0xFFFF, which is none
+    total = _sum_of(packet["a_high"]) + _sum_of(packet["a_low"]) + _sum_of(packet["b_high"]) + _sum_of(packet["b_low"])
+    total += packet["protocol"] + (length >> 16) + (length & 0xFFFF)
+    return is_right(total + sum_words(data, body, end))
+
+
+@part
+def _sum_of(eight_bytes):
+    """Sum of the four words of an address's half."""
+    high, low = np.int64(eight_bytes >> np.uint64(32)), np.int64(eight_bytes & np.uint64(0xFFFFFFFF))
+    return (high >> 16) + (high & 0xFFFF) + (low >> 16) + (low & 0xFFFF)

@@ -27,6 +27,7 @@ from whoneeds.flow.compiled.packet import (
     UDP,
 )
 from whoneeds.flow.compiled.table import MAPPED, hash_of, orient
+from whoneeds.flow.compiled.tunnels import what_it_looks_like
 
 _MOST_EXTENSIONS = 10
 _HOP_BY_HOP, _ROUTING, _FRAGMENT, _AUTHENTICATION, _DESTINATION, _NOTHING, _MOBILITY = 0, 43, 44, 51, 60, 59, 135
@@ -110,11 +111,18 @@ def _decode_6(data, at, end, wire_end, packet):
     end = min(end, at + 40 + length)
     kind = np.int64(data[at + 6])
     at += 40
+    is_routed = False
     for _extension in range(_MOST_EXTENSIONS):
         if kind in (_HOP_BY_HOP, _ROUTING, _DESTINATION, _AUTHENTICATION):
             if at + 8 > end:
                 return SKIPPED
             length = (np.int64(data[at + 1]) + 2) * 4 if kind == _AUTHENTICATION else (np.int64(data[at + 1]) + 1) * 8
+            if kind == _ROUTING and not is_routed and at + length <= end:
+                is_routed = _is_underway(data, at)
+                if is_routed:
+                    packet["b_high"], packet["b_low"] = (
+                        _eight_bytes(data, at + length - 16), _eight_bytes(data, at + length - 8),
+                    )  # fmt: skip
             kind = np.int64(data[at])
             at += length
             if at > end:
@@ -135,6 +143,13 @@ def _decode_6(data, at, end, wire_end, packet):
         return SKIPPED
     packet["protocol"], packet["body"], packet["body_end"] = kind, at, end
     return DONE
+
+
+@part
+def _is_underway(data, at):
+    """Whether a routing header of type 0 names further stations, the last of which is where the packet goes."""
+    length = data[at + 1]
+    return data[at + 2] == 0 and data[at + 3] > 0 and length >= 2 and not length & 1
 
 
 @part
@@ -166,6 +181,7 @@ def _decode_transport(data, packet, check):
             return SKIPPED
         packet["source_port"], packet["target_port"] = word(data, at), word(data, at + 2)
         packet["payload"] = max(word(data, at + 4) - 8, 0)
+        packet["flags"] = what_it_looks_like(data, at + 8, end)
         if check and (packet["family"] == 6 or word(data, at + 6)) and _is_wrong(data, packet):
             packet["is_bad"] = 1
         return DONE
@@ -198,9 +214,7 @@ def _decode_transport(data, packet, check):
 def _is_wrong(data, packet):
     if packet["body_end"] != packet["wire_end"]:
         return False
-    return not has_right_checksum(
-        data, packet["body"], packet["body_end"], packet["protocol"], packet["family"], packet["header"]
-    )
+    return not has_right_checksum(data, packet)
 
 
 @rare

@@ -2,7 +2,8 @@
 """What travels in tunnels: where the inner IP packet of a packet begins.
 
 As Zeek does it: GRE and IP within IP carry no flow of their own; VXLAN, Geneve, GTP, Teredo and AYIYA are recognised by
-the port of the UDP flow that carries them. What does not look like the tunnel that the port says is left as UDP.
+the port of the UDP flow that carries them, the last two elsewhere by what is in them. What does not look like the
+tunnel that the port says is left as UDP.
 """
 
 import numpy as np
@@ -29,6 +30,9 @@ _PORTS = (_VXLAN, _GENEVE, *_GTP, _TEREDO, _AYIYA)
 _ETHERNET_WITHIN = 0x6558
 _ERSPAN = (0x88BE, 0x22EB)
 _MOST_OPTIONS = 16
+_LIKE_TEREDO, _LIKE_AYIYA = 1, 2
+#: What addresses of Teredo begin with; and of AYIYA how it signs (SHA-1), whom it trusts, and that it forwards.
+_TEREDO_PREFIX, _AYIYA_MARK = 0x20010000, 0x5211
 
 
 @part
@@ -38,7 +42,10 @@ def may_be_tunnel(packet):
         return 0
     if packet["protocol"] == UDP:
         return (
-            -1 if not packet["is_bad"] and (packet["source_port"] in _PORTS or packet["target_port"] in _PORTS) else 0
+            -1
+            if not packet["is_bad"]
+            and (packet["flags"] or packet["source_port"] in _PORTS or packet["target_port"] in _PORTS)
+            else 0
         )
     return 1 if packet["protocol"] in (IPIP, IPV6_IN_IP, GRE) else 0
 
@@ -114,6 +121,10 @@ def _open_udp_tunnel(data, packet):
     if _TEREDO in ports:
         return _open_teredo(data, at, end, packet)
     if _AYIYA in ports:
+        return _open_ayiya(data, at, end, packet)
+    if packet["flags"] == _LIKE_TEREDO:
+        return _open_teredo(data, at, end, packet)
+    if packet["flags"] == _LIKE_AYIYA:
         return _open_ayiya(data, at, end, packet)
     return -1
 
@@ -193,6 +204,30 @@ def _open_teredo(data, at, end, packet):
         return -1
     packet["tunnel"] = IN_TEREDO
     return at
+
+
+@part
+def what_it_looks_like(data, at, end):
+    """Which tunnel a UDP packet's payload looks like, whatever its ports; 0 for none. It is kept as its flags."""
+    if at + 40 > end:
+        return 0
+    if data[at] >> 4 in (0, 6) and _looks_like_teredo(data, at, end):
+        return _LIKE_TEREDO
+    return _LIKE_AYIYA if word(data, at + 1) == _AYIYA_MARK else 0
+
+
+@rare
+def _looks_like_teredo(data, at, end):
+    """Whether an address of Teredo's follows, or an IPv6 packet behind one of its own headers."""
+    if data[at] >> 4 == 6:
+        return long_word(data, at + 8) == _TEREDO_PREFIX or long_word(data, at + 24) == _TEREDO_PREFIX
+    if word(data, at) == 1:
+        at += 13 + np.int64(data[at + 2]) + np.int64(data[at + 3])
+        if at + 48 > end or word(data, at) != 0:
+            return False
+    elif word(data, at) != 0:
+        return False
+    return at + 48 <= end and data[at + 8] >> 4 == 6
 
 
 @part
