@@ -5,10 +5,9 @@ import json
 import secrets
 import sys
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
@@ -21,7 +20,6 @@ from whoneeds.model.errors import HostError, SettingsError
 if TYPE_CHECKING:
     from whoneeds.flow import Metered, MeterSettings
 
-_PIECE_BYTES = 1 << 20
 #: A capture that is shorter is through before anybody wonders.
 _LONG_BYTES = 64 << 20
 _STANDARD = Path("-")
@@ -101,7 +99,7 @@ def _meter(
         if [one.name for one in captures].count(path.name) > 1:
             label = f"{number + 1}:{label}"
         with ExitStack() as stack:
-            metered = meter_capture(_pieces(path, stack), settings, host=host, label=guard_text(label))
+            metered = meter_capture(_source(path, stack), settings, host=host, label=guard_text(label))
             try:
                 yield from metered.lines() if in_lines else metered.columns()
             except (OSError, EOFError, zlib.error) as error:
@@ -119,33 +117,42 @@ def _say_count(label: str, metered: "Metered") -> None:
         say(f"{make_visible(label)}: {metered.packets} packets, {metered.skipped} of them in no flow")
 
 
-def _pieces(path: Path, stack: ExitStack) -> Iterator[bytes]:
-    """A capture in pieces, unpacked if it is packed; with progress if it is long and somebody looks."""
+def _source(path: Path, stack: ExitStack) -> Any:
+    """A capture as a file, unpacked if it is packed; with progress if it is long and somebody looks."""
     from whoneeds.intake.lines import unpack
 
     if path == _STANDARD:
-        return iter(partial(sys.stdin.buffer.read, _PIECE_BYTES), b"")
+        return sys.stdin.buffer
     try:
         file = stack.enter_context(path.open("rb"))
-        return _told(iter(partial(unpack(file).read, _PIECE_BYTES), b""), file, path.stat().st_size)
+        size = path.stat().st_size
+        return (
+            _watched(unpack(file), file, size, stack) if size >= _LONG_BYTES and sys.stderr.isatty() else unpack(file)
+        )
     except OSError as error:
         raise HostError("capture", expected="a file", found=f"{path}: {error.strerror}") from error
 
 
-def _told(pieces: Iterable[bytes], file: BinaryIO, size: int) -> Iterator[bytes]:
-    """The same pieces, and how far in the file that is on a terminal."""
-    if size < _LONG_BYTES or not sys.stderr.isatty():
-        yield from pieces
-        return
+def _watched(unpacked: BinaryIO, file: BinaryIO, size: int, stack: ExitStack) -> "_Watched":
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
     shown = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*shown, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=size)
-        for piece in pieces:
-            yield piece
-            progress.update(task, completed=file.tell())
+    progress = stack.enter_context(Progress(*shown, console=Console(stderr=True), transient=True))
+    task = progress.add_task("", total=size)
+    return _Watched(unpacked, lambda: progress.update(task, completed=file.tell()))
+
+
+class _Watched:
+    """A file that tells how far it is read."""
+
+    def __init__(self, file: BinaryIO, tell: Callable[[], None]) -> None:
+        self._file, self._tell = file, tell
+
+    def readinto(self, room: Any, /) -> int | None:
+        self._tell()
+        taken: int | None = self._file.readinto(room)  # type: ignore[attr-defined]
+        return taken
 
 
 def _sink(out: Path) -> AbstractContextManager[BinaryIO]:

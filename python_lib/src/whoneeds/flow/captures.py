@@ -6,7 +6,7 @@ lies in the buffer that is handed on with it.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from whoneeds.flow.compiled.scan import (
 )
 
 #: Bytes that are looked at together, and records that are handed on together.
-_BUFFER_BYTES, _MOST_RECORDS = 1 << 20, 1 << 12
+_BUFFER_BYTES, _MOST_RECORDS = 1 << 20, 1 << 14
 #: Longest block that is no packet; a longer one is a damaged length.
 _MOST_BLOCK_BYTES = 1 << 30
 _MOST_INTERFACES = 1 << 12
@@ -35,6 +35,29 @@ _PCAP_MAGIC = {
 }  # fmt: skip
 _NG_MAGIC = b"\x0a\x0d\x0d\x0a"
 _INTERFACE = 1
+
+
+class Source(Protocol):
+    """What a capture is read from: a file that is open for reading."""
+
+    def readinto(self, room: Any, /) -> int | None:
+        """Fill some of the room, which is a view of bytes; how many bytes that is, 0 at the end."""
+
+
+class _Pieces:
+    """Pieces in memory, read like a file."""
+
+    def __init__(self, pieces: Iterable[bytes]) -> None:
+        self._pieces = iter(pieces)
+        self._rest = memoryview(b"")  # a view: a large piece would be copied anew for each buffer
+
+    def readinto(self, room: Any, /) -> int:
+        if not self._rest:
+            self._rest = memoryview(next((piece for piece in self._pieces if piece), b""))
+        taken = min(len(self._rest), len(room))
+        room[:taken] = self._rest[:taken]
+        self._rest = self._rest[taken:]
+        return taken
 
 
 class Records(NamedTuple):
@@ -55,8 +78,8 @@ class CaptureReader:
 
     Parameters
     ----------
-    pieces : iterable of bytes
-        The file, in pieces of any size.
+    source : Source or iterable of bytes
+        The file, open for reading or in pieces of any size.
 
     Attributes
     ----------
@@ -64,13 +87,13 @@ class CaptureReader:
         What could not be read, with the place in the file.
     """
 
-    def __init__(self, pieces: Iterable[bytes]) -> None:
+    def __init__(self, source: Source | Iterable[bytes]) -> None:
         self.problems: list[str] = []
-        self._pieces = iter(pieces)
+        self._source: Any = source if hasattr(source, "readinto") else _Pieces(source)
         self._buffer = np.zeros(_BUFFER_BYTES, np.uint8)
         self._begin = self._end = 0
         self._offset = 0  # of the buffer's first byte in the file
-        self._rest = memoryview(b"")  # a view: a large piece would be copied anew for each buffer
+        self._room = memoryview(self._buffer.data)
         self._records = np.zeros(_MOST_RECORDS, RECORD)
         self._told = np.zeros(3, TOLD)
 
@@ -100,13 +123,9 @@ class CaptureReader:
             self._offset += self._begin
             self._begin, self._end = 0, left
         while self._end < _BUFFER_BYTES:
-            if not self._rest:
-                self._rest = memoryview(next((piece for piece in self._pieces if piece), b""))
-                if not self._rest:
-                    break
-            taken = min(len(self._rest), _BUFFER_BYTES - self._end)
-            self._buffer[self._end : self._end + taken] = np.frombuffer(self._rest, np.uint8, taken)
-            self._rest = self._rest[taken:]
+            taken = self._source.readinto(self._room[self._end :])
+            if not taken:
+                break
             self._end += taken
         return self._end - self._begin >= least
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The meter: from the pieces of a capture file to flows, in one pass and bounded memory."""
+"""The meter: from a capture file to flows, in one pass and bounded memory."""
 
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from whoneeds.flow.captures import CaptureReader, Records
+from whoneeds.flow.captures import CaptureReader, Records, Source
 from whoneeds.flow.compiled.endings import MOST_PORTS
 from whoneeds.flow.compiled.frames import KNOWN
-from whoneeds.flow.compiled.loop import ALL_READ, HAS_FRAGMENT, IS_FULL, PORT, make_state, run, sweep
+from whoneeds.flow.compiled.loop import ALL_READ, HAS_FRAGMENT, IS_FULL, PORT, STATE, make_state, run, sweep
+from whoneeds.flow.compiled.native import Handed
 from whoneeds.flow.compiled.scan import RECORD
 from whoneeds.flow.compiled.table import (
     COUNT,
@@ -43,11 +44,12 @@ class Metered:
         What could not be read, with the place in the file; complete when all was gone through.
     """
 
-    def __init__(self, pieces: Iterable[bytes], settings: MeterSettings, host: str, label: str) -> None:
-        self._reader = CaptureReader(pieces)
+    def __init__(self, source: Source | Iterable[bytes], settings: MeterSettings, host: str, label: str) -> None:
+        self._reader = CaptureReader(source)
         self._settings, self._host, self._label = settings, host, label
         self._seed = settings.seed & (1 << 64) - 1
         self._state = make_state(settings.most_flows, _port_table(settings), _limits(settings))
+        self._handed = Handed(self._state, STATE)
         self._fragments = Fragments()
         self._listeners = Listeners()
         self._skipped = 0
@@ -88,10 +90,10 @@ class Metered:
 
     def _take(self, records: Records) -> Iterator[Any]:
         links = records.found["link"]
-        odd = ~np.isin(links, KNOWN)
-        if not odd.any():
+        if links[0] in KNOWN and (links == links[0]).all():
             yield from self._run(records)
             return
+        odd = ~np.isin(links, KNOWN)
         begins = [0, *(np.flatnonzero(np.diff(links)) + 1).tolist(), len(links)]
         for begin, end in pairwise(begins):
             some = records.found[begin:end]
@@ -121,7 +123,7 @@ class Metered:
         """Run the loop from one of some records on; which is the next, and why it came back."""
         settings = self._settings
         at = run(
-            records.data, records.found, at, len(records.found), self._state,
+            records.data, records.found, at, len(records.found), self._handed,
             is_whole, settings.check_checksums, settings.tunnel_depth, self._seed,
         )  # fmt: skip
         return at, int(self._state.numbers[WHY])
@@ -145,7 +147,7 @@ class Metered:
     def _sweep(self, silent_since_ns: Any) -> Iterator[Any]:
         at = 0
         while at >= 0:
-            at = sweep(at, self._state, silent_since_ns, self._seed)
+            at = sweep(at, self._handed, silent_since_ns, self._seed)
             yield from self._hand_over()
 
     def _make_room(self) -> Iterator[Any]:
@@ -171,14 +173,14 @@ class Metered:
 
 
 def meter_capture(
-    pieces: Iterable[bytes], settings: MeterSettings | None = None, *, host: str = "capture", label: str = ""
+    source: Source | Iterable[bytes], settings: MeterSettings | None = None, *, host: str = "capture", label: str = ""
 ) -> Metered:
     """Meter a capture file.
 
     Parameters
     ----------
-    pieces : iterable of bytes
-        The file, pcap or pcapng, in pieces of any size.
+    source : file or iterable of bytes
+        The capture, pcap or pcapng: a file that is open for reading, or its pieces, of any size.
     settings : MeterSettings, optional
     host : str
         Who watched.
@@ -196,7 +198,7 @@ def meter_capture(
     >>> list(flows), flows.problems
     ([], ['at byte 0: expected pcap or pcapng, found a file that begins with 6e 6f 20 63'])
     """
-    return Metered(pieces, settings or MeterSettings(), host, label)
+    return Metered(source, settings or MeterSettings(), host, label)
 
 
 def _port_table(settings: MeterSettings) -> Any:

@@ -13,7 +13,6 @@ import time
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -44,7 +43,6 @@ _MOST_NAMED = 5
 _MOST_STRANGE = 100
 #: How far a clock may run ahead of the controller's.
 _AHEAD_NS = 86_400 * 10**9
-_PIECE_BYTES = 1 << 20
 
 
 @dataclass
@@ -208,9 +206,8 @@ class _Reader:
         # compiled code, which no log needs
         from whoneeds.flow import MeterSettings, meter_capture
 
-        pieces = iter(partial(unpack(file).read, _PIECE_BYTES), b"")
         settings = MeterSettings(seed=secrets.randbits(63))
-        metered = meter_capture(pieces, settings, host=label.host, label=label.prefix)
+        metered = meter_capture(unpack(file), settings, host=label.host, label=label.prefix)
         odd = 0
         try:
             for columns in metered.columns():

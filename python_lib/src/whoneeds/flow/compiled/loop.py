@@ -86,7 +86,8 @@ class State(NamedTuple):
     packets: Any
 
 
-_STATE = State(FLOW, REST, END, FIN_AT, ENTRY, NUMBER, PIECE, OUTCOME, PORT, LIMIT, PACKET)
+#: Types of the arrays.
+STATE = State(FLOW, REST, END, FIN_AT, ENTRY, NUMBER, PIECE, OUTCOME, PORT, LIMIT, PACKET)
 
 
 def make_state(most_flows: int, ports: Any, limits: Any) -> State:
@@ -107,7 +108,7 @@ def make_state(most_flows: int, ports: Any, limits: Any) -> State:
     )
 
 
-@entry(DATA, RECORD, int, int, _STATE, int, int, int, np.uint64)
+@entry(DATA, RECORD, int, int, STATE, int, int, int, np.uint64)
 def run(data, records, at, count, state, is_whole, check, depth, seed):
     """Read records, from one number on, until there is something to do that is not compiled.
 
@@ -266,7 +267,7 @@ def finish(at, hashed, over, state):
     drop_flow(at, hashed, state.index, state.flows, state.numbers)
 
 
-@entry(int, _STATE, int, np.uint64)
+@entry(int, STATE, int, np.uint64)
 def sweep(begin, state, silent_since_ns, seed):
     """Hand out what is over, and what was silent since a time; the place to go on at, or -1 when all were looked at."""
     now = state.numbers[NOW]

@@ -32,14 +32,32 @@ class Entry:
         self._native: Any = None
 
     def __call__(self, *arguments: Any) -> int:
-        """Call it; arrays must be contiguous and of the types that were declared."""
+        """Call it; arrays must be contiguous and of the types that were declared, and a tuple of them `Handed`."""
         if self._native is None:
             self._native = _bind(self)
         answer, error = ctypes.c_int64(), ctypes.c_void_p()
-        status = self._native(ctypes.addressof(answer), ctypes.addressof(error), *_flat(arguments, self.declared))
+        numbers = _flat(arguments, self.declared)
+        status = self._native(ctypes.addressof(answer), ctypes.addressof(error), *numbers)
         if status:
             raise RuntimeError(f"compiled code of {self.symbol} ended with status {status}, expected 0: report this")
         return answer.value
+
+
+class Handed:
+    """Arrays that are handed over in one, again and again.
+
+    Parameters
+    ----------
+    arrays : tuple of array
+    declared : tuple of dtype
+        Their types.
+    """
+
+    def __init__(self, arrays: tuple[Any, ...], declared: tuple[Any, ...]) -> None:
+        self._arrays = arrays  # so that they stay where they are
+        self.numbers = tuple(
+            number for given, kind in zip(arrays, declared, strict=True) for number in _numbers_of(given, kind)
+        )
 
 
 def count_of(declared: tuple[Any, ...]) -> int:
@@ -56,14 +74,16 @@ def _bind(wanted: Entry) -> Any:
 
 def _flat(arguments: tuple[Any, ...], declared: tuple[Any, ...]) -> Iterator[int]:
     for given, kind in zip(arguments, declared, strict=True):
-        if isinstance(kind, tuple):
-            yield from _flat(given, kind)
+        if isinstance(given, Handed):
+            yield from given.numbers
         elif isinstance(kind, np.dtype):
-            if given.dtype != kind or given.ndim != 1 or not given.flags.c_contiguous:
-                raise TypeError(
-                    f"expected a contiguous array of {kind}, found {given.ndim} dimensions of {given.dtype}"
-                )
-            count, size = len(given), kind.itemsize
-            yield from (0, 0, count, size, given.__array_interface__["data"][0], count, size)
+            yield from _numbers_of(given, kind)
         else:
             yield int(given)
+
+
+def _numbers_of(given: Any, kind: np.dtype[Any]) -> tuple[int, ...]:
+    if (given.dtype is not kind and given.dtype != kind) or given.ndim != 1 or not given.flags.c_contiguous:
+        raise TypeError(f"expected a contiguous array of {kind}, found {given.ndim} dimensions of {given.dtype}")
+    count, size = len(given), kind.itemsize
+    return 0, 0, count, size, given.ctypes.data, count, size
