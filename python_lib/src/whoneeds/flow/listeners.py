@@ -81,23 +81,22 @@ class Listeners:
     def _learn(self, done: Any) -> None:
         opened = (done["protocol"] == TCP) & (done["direction"] == _HANDSHAKE)
         # of one that was reset it is not always known whether it had been answered before
-        whole = (done["handshake"] == _FULL) & ~np.isin(done["end"], (_RST, _REJECTED))
+        whole = (done["handshake"] == _FULL) & (done["end"] != _RST) & (done["end"] != _REJECTED)
         answered = np.flatnonzero(opened & whole)
         marks = _marks_of(done[answered], "resp")
-        fresh, where = np.unique(marks, return_index=True)
-        where = answered[np.sort(where[~np.isin(fresh, self._marks)])]
+        where = answered[_first_of_each(marks) & ~_is_among(marks, self._marks)]
         for end in _ends_of(done[where], "resp"):
             if len(self._waits) < self._most:
                 self._waits.setdefault(end, True)
         if len(where):
-            self._marks = np.union1d(self._marks, _marks_of(done[where], "resp"))
+            self._marks = np.sort(np.concatenate((self._marks, _marks_of(done[where], "resp"))))
         callers = done[opened]
-        for end in _ends_of(callers[np.isin(_marks_of(callers, "orig"), self._marks)], "orig"):
+        for end in _ends_of(callers[_is_among(_marks_of(callers, "orig"), self._marks)], "orig"):
             if end in self._waits:
                 self._waits[end] = False
 
     def _tell(self, done: Any, asked: Any) -> None:
-        near = np.isin(_marks_of(done, "orig"), self._marks) | np.isin(_marks_of(done, "resp"), self._marks)
+        near = _is_among(_marks_of(done, "orig"), self._marks) | _is_among(_marks_of(done, "resp"), self._marks)
         places = np.flatnonzero(asked & near)
         rows = done[places]
         origs, resps = (map(self._waits.get, _ends_of(rows, side)) for side in _SIDES)
@@ -112,6 +111,21 @@ class Listeners:
 def _is_asked(done: Any) -> Any:
     """Flows of TCP whose beginning was not seen; one that nobody answered begins with a SYN all the same."""
     return (done["protocol"] == TCP) & (done["direction"] != _HANDSHAKE) & (done["end"] != _UNANSWERED)
+
+
+def _first_of_each(marks: Any) -> Any:
+    """Which of some numbers are the first of their kind."""
+    order = np.argsort(marks, kind="stable")
+    first = np.ones(len(marks), np.bool_)
+    first[order[1:]] = marks[order[1:]] != marks[order[:-1]]
+    return first
+
+
+def _is_among(marks: Any, known: Any) -> Any:
+    """Which of some numbers are among others, which are sorted."""
+    if not len(known):
+        return np.zeros(len(marks), np.bool_)
+    return known[np.minimum(np.searchsorted(known, marks), len(known) - 1)] == marks
 
 
 def _marks_of(done: Any, side: str) -> Any:
