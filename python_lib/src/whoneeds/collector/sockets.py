@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import ibis
 
 from whoneeds.model.evidence import ENDS, LOCATIONS
-from whoneeds.store.portable import as_whole, count_bits
+from whoneeds.store.portable import as_whole, count_bits, merge_bits
 
 
 class Keep(Protocol):
@@ -93,7 +93,7 @@ def merge_sockets(sockets: ibis.Table, segments: ibis.Table, keep: Keep) -> ibis
     waiting = _sum_segments(rows.filter(~peered))
     waiting = _sum_up(waiting, _KEY).mutate(marks=ibis.literal(0, "int64"), times=ibis.literal(0, "int64"))
     talking = rows.filter(peered)
-    talking = _sum_up(talking, _KEY, marks=talking.mark.bit_or(), times=talking.count())
+    talking = _sum_up(talking, _KEY, marks=merge_bits(talking.mark), times=talking.count())
     lives = keep(talking.union(waiting), "life")
     # rows that all have marks of their own are of segments of their own, and their samples add up
     doubtful = lives.filter(count_bits(lives.marks) != lives.times).select("life", *_KEY)
@@ -144,7 +144,7 @@ def _sum_up(rows: ibis.Table, key: list[str], **further: Any) -> ibis.Table:
         placed=rows.placed.max(),
         sent_bytes=rows.sent_bytes.max(),
         received_bytes=rows.received_bytes.max(),
-        flags=rows.flags.bit_or(),
+        flags=merge_bits(rows.flags),
         sent_packets=rows.sent_packets.max(),
         received_packets=rows.received_packets.max(),
         spoke_first_ns=rows.spoke_first_ns.min(),

@@ -4,6 +4,7 @@
 * ``argmax`` and ``argmin`` become a sort within each group on DuckDB (slow, and all rows are held), and an unknown
   value at the highest key is skipped by one engine and given by another: `at_highest`, `at_lowest`.
 * A bare cast of a broken number to a whole one rounds on DuckDB and cuts on Spark: `as_whole`.
+* ``bit_or`` is one of DuckDB's only, as Ibis sees it: `merge_bits`.
 * Broken numbers add up differently in every order, and no engine keeps one: sum whole ones.
 """
 
@@ -31,6 +32,21 @@ def at_highest(value: Any, key: Any) -> Any:
 def at_lowest(value: Any, key: Any) -> Any:
     """The known value of the row with the lowest known key in each group; unknown if there is none."""
     return _aggregate("min_by", str(value.type().copy(nullable=True)))(value, ibis.ifelse(value.notnull(), key, None))
+
+
+def merge_bits(number: Any) -> Any:
+    """The bits that are set in any row of each group."""
+    return _aggregate_one("bit_or", "int64")(number)
+
+
+@cache
+def _aggregate_one(name: str, kind: str) -> Any:
+    """The same of one value."""
+
+    def aggregate(value: Any) -> Any: ...
+
+    aggregate.__name__ = name
+    return ibis.udf.agg.builtin(aggregate, name=name, signature=((kind,), kind))
 
 
 def as_whole(number: Any) -> Any:
