@@ -21,6 +21,8 @@ def fill(record: type[Any], rows: int, values: Mapping[str, Any]) -> pa.Table:
     values : mapping of str to numpy.ndarray, pyarrow array or single value
         By column; a single value stands in every row, and what is left out is not known.
     """
+    if not rows:
+        return arrow_schema(record).empty_table()
     made = []
     for field in arrow_schema(record):
         value = values.get(field.name)

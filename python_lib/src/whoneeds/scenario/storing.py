@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Evidence of an observed population as the content of a store, as if it had been collected."""
 
+import hashlib
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -41,7 +43,7 @@ def write_evidence(store: Store, observed: Observed) -> int:
     for number, key in enumerate(keys):
         first = parts[SegmentHeader][number].slice(0, 1)
         tables = {record: of_batch[number] for record, of_batch in parts.items()}
-        identity = f"{observed.population.seed % 2**64:032x}{int(key):032x}"
+        identity = hashlib.sha256("\n".join(tables[SegmentHeader]["segment_id"].to_pylist()).encode()).hexdigest()
         boot, sequence = first["boot_id"][0].as_py(), first["sequence"][0].as_py()
         date = str(np.datetime64(int(key) % 10**6, "D"))
         store.add_batch(first["host"][0].as_py(), date, [TakenSegment(identity, boot, sequence, tables)])
