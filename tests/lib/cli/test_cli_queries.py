@@ -32,7 +32,13 @@ def test_levels_have_the_columns_of_the_record(whoneeds, shop, level):
     rows = json.loads(whoneeds("deps", "--store", shop / "store", "--level", level, "--format", "json").out)
     assert len(rows) == len(TRUTH)
     for row in rows:
-        assert set(row) == {"dependent", "depends_on", *(column.name for column in columns(Dependency))}
+        assert set(row) == {
+            "dependent",
+            "depends_on",
+            *(column.name for column in columns(Dependency)),
+            "name",
+            "any_of",
+        }
         assert (row["pid"] is None) == (level in (1, 2))
         assert (row["resp_addr"] is None) == (level in (1, 3))
         assert row["level"] == level

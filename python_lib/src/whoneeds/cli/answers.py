@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from whoneeds.cli.outcome import DONE, DONE_IN_PART, Format, answer, is_styled, say, say_paragraph, terminal_width
+from whoneeds.cli.outcome import (
+    DONE,
+    DONE_IN_PART,
+    Format,
+    GraphFormat,
+    answer,
+    is_styled,
+    say,
+    say_paragraph,
+    terminal_width,
+)
 
 if TYPE_CHECKING:
     from whoneeds.analysis.filters import Filters
@@ -43,7 +53,7 @@ def print_rows(
     rows: Sequence[Mapping[str, Any]],
     names: Sequence[str],
     shown: "Sequence[Shown]",
-    form: Format,
+    form: Format | GraphFormat,
     sentences: Sequence[str],
 ) -> None:
     """Print rows in the form that was asked for; under a table stands what it rests on.
@@ -55,17 +65,22 @@ def print_rows(
         Columns of CSV.
     shown : sequence of Shown
         Columns of the table.
-    form : Format
+    form : Format or GraphFormat
     sentences : sequence of str
     """
-    if form is Format.JSON:
+    if form == Format.JSON:
         from whoneeds.render.json_rows import format_json
 
         answer(format_json(rows))
-    elif form is Format.CSV:
+    elif form == Format.CSV:
         from whoneeds.render.csv_rows import format_csv
 
         answer(format_csv(rows, names))
+    elif form != Format.TABLE:
+        from whoneeds.render.graphs import format_dot, format_graphml, format_mermaid
+
+        draw = {"dot": format_dot, "graphml": format_graphml, "mermaid": format_mermaid}
+        answer(draw[form.value](rows))
     else:
         from whoneeds.render.table import format_table
 

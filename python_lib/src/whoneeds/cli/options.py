@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from whoneeds.cli.outcome import Format, SummaryFormat
+from whoneeds.cli.outcome import Format, GraphFormat, SummaryFormat
 
 #: Where `make discover` puts the store, seen from the checkout.
 DEFAULT_STORE = Path(".whoneeds/local/store")
@@ -16,6 +16,7 @@ StoreOption = Annotated[
     Path, typer.Option("--store", metavar="DIR", envvar="WHONEEDS_STORE", help="The store.", show_default=True)
 ]
 FormatOption = Annotated[Format, typer.Option("--format", help="How rows are printed.")]
+GraphFormatOption = Annotated[GraphFormat, typer.Option("--format", help="How rows are printed, or drawn as a graph.")]
 SummaryOption = Annotated[
     SummaryFormat,
     typer.Option("--format", help="'json' prints a summary on standard output; words go to standard error."),

@@ -23,6 +23,17 @@ class Format(StrEnum):
     CSV = "csv"
 
 
+class GraphFormat(StrEnum):
+    """How rows are printed that are edges of a graph as well."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+    DOT = "dot"
+    GRAPHML = "graphml"
+    MERMAID = "mermaid"
+
+
 class SummaryFormat(StrEnum):
     """How a summary is printed."""
 

@@ -30,13 +30,14 @@ from whoneeds.cli.options import (
     DEFAULT_SPILL,
     DEFAULT_STORE,
     FormatOption,
+    GraphFormatOption,
     MemoryOption,
     Method,
     MethodOption,
     SpillOption,
     StoreOption,
 )
-from whoneeds.cli.outcome import Format
+from whoneeds.cli.outcome import Format, GraphFormat
 from whoneeds.cli.verbs import Examples, add_verb
 
 if TYPE_CHECKING:
@@ -133,26 +134,27 @@ def deps(
     method: MethodOption = Method.MACROSCOPE,
     memory: MemoryOption = DEFAULT_MEMORY,
     spill: SpillOption = DEFAULT_SPILL,
-    form: FormatOption = Format.TABLE,
+    form: GraphFormatOption = GraphFormat.TABLE,
 ) -> None:
     """List who needs whom.
 
     One row a dependent and what it depends on, with the figures that this rests on. Hosts, users, times, places and
     locations make another population, of which kinds and shares are decided anew; applications, services and kinds
-    only choose rows.
+    only choose rows. The formats dot, graphml and mermaid draw the rows as a graph.
     """
     from whoneeds.model.conclusions import Dependency
     from whoneeds.model.schema import columns
-    from whoneeds.pipeline import find_dependencies, require
+    from whoneeds.pipeline import find_dependencies, find_naming, require
     from whoneeds.render.folding import (
         find_sweeps,
         fold_local_daemons,
+        fold_replicas,
         fold_sweeps,
         fold_transient,
         sweep_key,
         tell_sweeps,
     )
-    from whoneeds.render.views import dependency_columns, name_ends, sort_dependencies
+    from whoneeds.render.views import dependency_columns, name_ends, name_service, sort_dependencies
     from whoneeds.store.session import open_store
 
     shown = read_rows(app, service)
@@ -166,31 +168,36 @@ def deps(
         made = shown.select(_at_level(made, level).filter(lambda table: table.method == method.value))
         if kind is not None:
             made = made.filter(made.kind == kind.value)
-        found = sort_dependencies(opened.read(made).to_pylist())
+        naming = find_naming(opened)
+        found: list[Any] = [name_service(row, naming) for row in sort_dependencies(opened.read(made).to_pylist())]
         sweeps = find_sweeps(found, seen.hosts) if level is Level.HOST else {}
-        if form is Format.TABLE and sweeps and not shown.services:
+        if form is GraphFormat.TABLE and level is Level.HOST:
+            found, hidden = fold_replicas(found)
+            if hidden:
+                sentences.insert(0, "Services that stand for each other are one line; --format json or csv has each.")
+        if form is GraphFormat.TABLE and sweeps and not shown.services:
             found = fold_sweeps(found, sweeps)
             sentences[:0] = tell_sweeps(sweeps, seen.hosts)
         if level is Level.HOST and kind is None and not shown.services:
             asked: list[Any] = _find_unix_needs(opened, shown, filters)
             if filters.is_in_time or filters.users:
                 sentences.insert(0, "Needs of daemons over AF_UNIX are left out: of which time or user is not kept.")
-            if form is Format.TABLE:
+            if form is GraphFormat.TABLE:
                 asked, hidden = fold_local_daemons(asked)
                 if hidden:
                     told = f"'whoneeds local' shows {hidden} more."
                     sentences.insert(0, f"A daemon that hosts have each for itself is one line; {told}")
-            found += asked
-        if form is Format.TABLE and level is Level.HOST and kind is None and not shown.services:
+            found += [{**row, "name": None, "any_of": None} for row in asked]
+        if form is GraphFormat.TABLE and level is Level.HOST and kind is None and not shown.services:
             found, hidden = fold_transient(found)
             if hidden:
                 sentences.insert(
                     0, f"Transient needs for one provider are one line each; --kind transient shows {hidden} more."
                 )
         rows = [{**name_ends(row), **row} for row in found]
-        if level is Level.HOST and form is Format.JSON:
+        if level is Level.HOST and form is GraphFormat.JSON:
             rows = [{**row, "sweep": sweep_key(row) in sweeps} for row in rows]
-        names = ["dependent", "depends_on", *(column.name for column in columns(Dependency))]
+        names = ["dependent", "depends_on", *(column.name for column in columns(Dependency)), "name", "any_of"]
         print_rows(rows, names, dependency_columns(level.value), form, sentences)
         finish(opened)
 
@@ -273,6 +280,7 @@ EXAMPLES: Examples = {
         "whoneeds deps --store found --level 2 --app nginx --app haproxy --format json",
         "whoneeds deps --store found --hours 08:00-18:00 --timezone Europe/Berlin --since 2026-11-02",
         "whoneeds deps --store found --place inside --inside-range 10.0.0.0/8 --user www-data",
+        "whoneeds deps --store found --kind static --format dot | dot -Tsvg > needs.svg",
     ),
     instances: ("whoneeds instances --store found",),
     local: ("whoneeds local --store found",),

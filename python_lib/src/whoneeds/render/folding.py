@@ -79,6 +79,35 @@ def sweep_key(row: Row) -> tuple[Any, ...]:
     return tuple(row[name] for name in _SWEEP_KEY)
 
 
+def fold_replicas(rows: Iterable[Row]) -> tuple[list[Row], int]:
+    """Put services that stand for each other into one row: an application on a host needs any of them.
+
+    Parameters
+    ----------
+    rows : iterable of mapping
+        Rows of the view by host, with ``any_of``, in order.
+
+    Returns
+    -------
+    folded : list of mapping
+        The first row of each set stands for all, with ``choices`` (how many), and sums as in `fold_transient`.
+    hidden : int
+        Rows that are gone into others.
+    """
+    groups: dict[Any, list[Row]] = {}
+    for at, row in enumerate(rows):
+        key = (row["app"], row["host"], row["kind"], row["any_of"]) if row["any_of"] else at
+        groups.setdefault(key, []).append(row)
+    folded: list[Row] = []
+    for group in groups.values():
+        kept = group[0]
+        for row in group[1:]:
+            same = kept["resp_app"] == row["resp_app"]
+            kept = {**_merge(kept, row), "ports": 1, "resp_app": kept["resp_app"] if same else None}
+        folded.append(kept if len(group) == 1 else {**kept, "choices": len(group)})
+    return folded, sum(map(len, groups.values())) - len(folded)
+
+
 def fold_sweeps(rows: Iterable[Row], sweeps: Mapping[tuple[Any, ...], int]) -> list[Row]:
     """Put the rows of each sweep into one.
 
@@ -170,6 +199,7 @@ def _merge(kept: Row, other: Row) -> Row:
         "first_ns": min(kept["first_ns"], other["first_ns"]),
         "last_ns": max(kept["last_ns"], other["last_ns"]),
         "resp_addr": kept["resp_addr"] if kept["resp_addr"] == other["resp_addr"] else None,
+        **{name: kept[name] if kept[name] == other[name] else None for name in ("name", "any_of") if name in kept},
     }
 
 

@@ -4,6 +4,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from whoneeds.analysis.naming import Names
 from whoneeds.render.quantity import UNKNOWN, tell_bytes, tell_instant, tell_share
 from whoneeds.render.table import Shown
 
@@ -28,6 +29,12 @@ def name_ends(row: Row) -> dict[str, str]:
     {'dependent': 'api@web1', 'depends_on': 'postgres@db1 tcp/5432'}
     """
     return {"dependent": _dependent(row), "depends_on": f"{_provider(row)} {_service(row)}".strip()}
+
+
+def name_service(row: Row, naming: Names) -> dict[str, Any]:
+    """The row with the name that its service is called by, and the set of services that it is one of."""
+    called = naming.look_up(row)
+    return {**row, "name": called.name, "any_of": called.any_of}
 
 
 def name_parts(row: Row) -> tuple[str, str, str]:
@@ -83,7 +90,7 @@ def dependency_columns(level: str) -> list[Shown]:
             3,
             Shown("ADDRESS", lambda row: row["resp_addr"] or (UNKNOWN if row["protocol"] == "unix" else "several"), 55),
         )
-        columns.insert(4, Shown("NAME", lambda row: row.get("name") or row.get("any_of") or UNKNOWN, 58))
+        columns.insert(4, Shown("NAME", _name, 58))
     if level in ("1", "3"):
         columns[1:2] = [Shown("PROVIDER", lambda row: row["resp_app"] or UNKNOWN, 70)]
     return columns
@@ -172,6 +179,8 @@ def _provider(row: Row) -> str:
     app, host = row["resp_app"], row["resp_host"]
     if "dependents" in row:
         return f"{app or 'a daemon'} of the same host"
+    if "choices" in row:
+        return f"any of {row['choices']}: {app or row['name'] or 'not known'}"
     if "providers" in row:
         return f"{app or 'several'} on {row['providers']} hosts"
     if host:
@@ -179,6 +188,13 @@ def _provider(row: Row) -> str:
     if row["resp_addr"]:
         return f"{app}@{row['resp_addr']}" if app else str(row["resp_addr"])
     return app or ""
+
+
+def _name(row: Row) -> str:
+    """What the service is called, and whether others would do."""
+    if row.get("any_of") and "choices" not in row:
+        return f"any of {row['any_of']}"
+    return row.get("name") or UNKNOWN
 
 
 def _share(row: Row) -> str:
