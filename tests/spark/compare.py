@@ -22,17 +22,24 @@ from tests.spark.cluster import WORKERS, run_cluster
 from tests.spark.fleets import gather_fleets, same_rows, write_fleets
 from tests.spark.wires import write_watched
 from whoneeds import pipeline
+from whoneeds.analysis.consumers import count_consumers
 from whoneeds.analysis.coverage import count_ends, count_unknown_ends, summarize_gaps, summarize_hosts
+from whoneeds.analysis.filters import Filters, Hours, measure_observation
 from whoneeds.collector.connections import join_connections
-from whoneeds.model.conclusions import Attribution
+from whoneeds.model.conclusions import Attribution, Dependency, ServiceUse
 from whoneeds.model.evidence import FlowRecord, Gap, ProcessRecord, SegmentHeader, SocketRecord
 from whoneeds.store import EngineSettings, open_store
 
 TABLES = (
-    "flow", "attribution", "application_instance", "service_use", "local_use", "dependency",
+    "flow", "attribution", "application_instance", "service_use", "destination", "replica_set", "local_use",
+    "dependency",
 )  # fmt: skip
 #: Made only where something was watched on a wire.
 WATCHED = ("wire_join",)
+#: A part of what was seen, by every filter that changes the population.
+NARROWED = Filters(
+    location="all", users=("0", "7"), since_ns=1, hours=Hours(0, 720, ((0, 3600 * 10**9),)), place="inside"
+)
 
 
 def walk(path: Path, settings: EngineSettings) -> dict[str, pa.Table]:
@@ -46,12 +53,18 @@ def walk(path: Path, settings: EngineSettings) -> dict[str, pa.Table]:
         ends = (table(FlowRecord), table(Attribution), table(SocketRecord), table(SegmentHeader))
         asked: dict[str, Any] = {
             "connections": join_connections(table(FlowRecord), table(Attribution), table(ProcessRecord)),
+            "narrowed": pipeline.find_connections(store, NARROWED),
+            "population": pipeline.find_population(store, NARROWED)[1],
+            "observed": measure_observation(table(SegmentHeader), NARROWED),
+            "consumers": count_consumers(table(ServiceUse), table(Dependency)),
             "hosts": summarize_hosts(table(SegmentHeader)),
             "gaps": summarize_gaps(table(Gap)),
             "ends": count_ends(table(FlowRecord), table(Attribution)),
             "unknown ends": count_unknown_ends(*ends),
         }
         made = {name: store.read(rows) for name, rows in asked.items()}
+        net = vars(pipeline.find_net(store, None))
+    made |= {name: pa.Table.from_pylist(rows) for name, rows in net.items() if rows}
     made = {name: rows.sort_by([(column, "ascending") for column in rows.column_names]) for name, rows in made.items()}
     files = {name: path / "conclusions" / f"{name}.parquet" for name in (*TABLES, *WATCHED)}
     return made | {name: pq.read_table(file) for name, file in files.items() if name in TABLES or file.exists()}
