@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Taking segments in: each good one once, each bad one into quarantine, none silently dropped."""
+"""Taking segments in: each good one once, each bad one into quarantine, none silently dropped.
+
+Long, because it makes whole segments and then every damage that one can have, each with what must become of it.
+"""
 
 import hashlib
 import json

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Forged conversations of every kind that the meter must get right, by name: packets with their times in ms."""
+"""Forged conversations of every kind that the meter must get right, by name: packets with their times in ms.
+
+Long, because it is one list: what is in it, meter and oracle must agree on.
+"""
 
 from collections.abc import Callable
 

@@ -41,9 +41,7 @@ IcmpTimeout = Annotated[float, typer.Option("--icmp-timeout", metavar="S", min=0
 def flows(
     captures: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="CAPTURE...", help="Files, pcap or pcapng, also compressed by gzip; - is standard input."
-        ),
+        typer.Argument(metavar="CAPTURE", help="Files, pcap or pcapng, also compressed by gzip; - is standard input."),
     ],
     form: Annotated[FlowFormat, typer.Option("--format", help="How flows are written.")] = FlowFormat.CSV,
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where; - is standard output.")] = _STANDARD,

@@ -33,7 +33,7 @@ def register(app: typer.Typer) -> None:
 
 def import_(
     kind: Annotated[Kind, typer.Argument(help="What the files are.")],
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="The files; packed by gzip or not.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="The files; packed by gzip or not.")],
     store: StoreOption = DEFAULT_STORE,
     host: Annotated[
         str | None,

@@ -70,7 +70,7 @@ def register(app: typer.Typer) -> None:
 
 
 def ingest(
-    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of segments.")],
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR", help="Folders of segments.")],
     store: StoreOption = DEFAULT_STORE,
     host: HostOption = None,
     compact_above: CompactOption = _COMPACT_ABOVE,

@@ -69,6 +69,8 @@ def _names(info: Any, kind: Any) -> str:
     value = info.metavar or "\\|".join(words)
     # an annotation's first word is kept as if it were a default
     names = [name for name in (info.default, *(info.param_decls or ())) if isinstance(name, str)]
+    if get_origin(kind) is list and not names:
+        value += "..."  # as the usage line has it
     return " ".join([*names, *([value] if value else [])])
 
 

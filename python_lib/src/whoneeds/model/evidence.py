@@ -4,6 +4,8 @@
 Conventions: instants ``*_ns`` are UTC nanoseconds as the observer's clock said; ``None`` is not known and ``0``
 is a measured zero; addresses are canonical text with IPv4-mapped IPv6 already unmapped; ``local`` and
 ``remote`` describe sockets, ``orig`` and ``resp`` the roles in a flow.
+
+Long, because it is one vocabulary: each column of each record with its meaning, and no code besides.
 """
 
 from dataclasses import dataclass
