@@ -103,3 +103,43 @@ def correct_for_many(p_values: Sequence[float], asked: int | None = None) -> np.
     made = np.empty_like(given)
     made[order] = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1.0)
     return made
+
+
+def choose_answerable(bounds: Sequence[float], times: Sequence[int]) -> tuple[float, int]:
+    """Choose the questions that could be answered at all (Tarone 1990; for false discoveries Gilbert 2005).
+
+    A test on counts cannot give less than a p-value that follows from its margins, and margins tell nothing of the
+    answer. So questions whose smallest possible p-value is too large need not be counted among those that were asked:
+    K is the least number for which no more than K questions can reach the accepted share divided by K.
+
+    Parameters
+    ----------
+    bounds : sequence of float
+        Smallest possible p-values.
+    times : sequence of int
+        How many questions have each.
+
+    Returns
+    -------
+    limit : float
+        Questions whose smallest possible p-value is at most this are asked.
+    asked : int
+        How many these are.
+
+    Examples
+    --------
+    >>> choose_answerable([0.001, 0.2], [3, 1000])
+    (0.016666666666666666, 3)
+    """
+    order = np.argsort(np.asarray(bounds, dtype=float))
+    sorted_bounds = np.asarray(bounds, dtype=float)[order]
+    reached = np.concatenate([[0], np.cumsum(np.asarray(times, dtype=np.int64)[order])])
+
+    def count(number: int) -> int:
+        return int(reached[np.searchsorted(sorted_bounds, FALSE_DISCOVERIES / number, side="right")])
+
+    low, high = 1, max(int(reached[-1]), 1)
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if count(middle) <= middle else (middle + 1, high)
+    return FALSE_DISCOVERIES / low, count(low)

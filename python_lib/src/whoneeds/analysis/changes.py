@@ -10,11 +10,13 @@ that replaces it will perturb the usage frequency, which can be detected." For e
   hosts before; where both are there, both must differ. So neither a habit of one host, which is old there, nor a
   change that all hosts had long ago is news.
 - **Traffic and failures**: bytes sent and received, the part of them that one service gets, and the share of
-  attempts that fail are numbers of each day. How many days lie above the upper tenth of all days of the host's,
-  before and now together, tells whether such days have become more (a quantile test after Mood): nothing need be
-  known of how the numbers are distributed.
+  attempts that fail are numbers of each day. Of all days of a host, before and now together, as many are called high
+  as there are days now, those with the largest numbers. If nothing changed, the days now have no more than their part
+  of these (a quantile test after Mood): nothing need be known of how the numbers are distributed.
 
 Each is a table of two by two, and Fisher's exact test tells the chance of a difference as large, if nothing changed.
+Its margins alone tell how small that chance can become: a comparison with few days can never tell anything, and is
+not counted as a question (`whoneeds.analysis.chance.choose_answerable`).
 A service counts by itself if it is static or three instances used it; the others of a protocol are one.
 """
 
@@ -30,7 +32,6 @@ from whoneeds.analysis.slices import Slices, lay_slices, number_slice
 #: Stands for the service of a number that speaks of all services together.
 ALL_SERVICES = -2
 _LEAST_INSTANCES = 3
-_UPPER = 0.9
 #: A share that moved by less is no finding, however sure.
 LEAST_CHANGE = 0.2
 
@@ -113,8 +114,15 @@ def compare_amounts(attempts: ibis.Table, days: Slices, first_day: int) -> ibis.
     values = values.union(_lay_values(losses, "failed", tell_share(losses.lost, losses.tried)))
     values = values.filter(values.value.notnull()).mutate(now=values["slice"] >= first_day)
     key = ("what", *_PLACE, *_SERVICE)
-    bounds = values.group_by(*key).agg(threshold=values.value.quantile(_UPPER))
-    held = values.join(bounds, list(key))
+    largest = ibis.window(group_by=list(key), order_by=[ibis.desc("value")])
+    held = values.mutate(
+        place=ibis.row_number().over(largest),
+        days_now=values.now.cast("int64").sum().over(group_by=list(key)),
+    )
+    # the largest number that is not high: of those that are equal to it, none is
+    next_value = ibis.ifelse(held["place"] == held.days_now, held.value, ibis.null("float64"))
+    held = held.mutate(threshold=next_value.max().over(group_by=list(key)))
+    held = held.filter(held.threshold.notnull())
     held = held.mutate(above=held.value > held.threshold)
     hit = held.now & held.above
     made = held.group_by(*key, "threshold").agg(
@@ -126,9 +134,51 @@ def compare_amounts(attempts: ibis.Table, days: Slices, first_day: int) -> ibis.
     return made.filter(made.now_of > 0, made.before_of > 0)
 
 
-def count_asked(compared: ibis.Table) -> ibis.Table:
-    """How many comparisons there are; one row: asked."""
-    return compared.agg(asked=compared.count())
+def count_margins(compared: ibis.Table) -> ibis.Table:
+    """How many comparisons there are of each kind of margins.
+
+    Parameters
+    ----------
+    compared : ibis.Table
+        From `compare_usage` or `compare_amounts`.
+
+    Returns
+    -------
+    ibis.Table
+        now_of, before_of, part (now and before together), asked. Where a host has no history, it is that of all hosts.
+    """
+    before, before_of = compared.before, compared.before_of
+    if "fleet_before" in compared.columns:
+        before = ibis.ifelse(before_of > 0, before, compared.fleet_before)
+        before_of = ibis.ifelse(before_of > 0, before_of, compared.fleet_before_of)
+    rows = compared.select("now_of", before_of=before_of, part=compared.now + before)
+    return rows.group_by("now_of", "before_of", "part").agg(asked=rows.count())
+
+
+def bound_usage(rows: Sequence[Mapping[str, Any]]) -> list[float]:
+    """The smallest p-value that margins allow, of a change up or down.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        now_of, before_of, part.
+    """
+    return [min(1.0, 2.0 * min(up, down)) for up, down in zip(_bound(rows), _bound(rows, turned=True), strict=True)]
+
+
+def bound_amounts(rows: Sequence[Mapping[str, Any]]) -> list[float]:
+    """The smallest p-value that margins allow, of a rise; see `bound_usage`."""
+    return _bound(rows)
+
+
+def _bound(rows: Sequence[Mapping[str, Any]], *, turned: bool = False) -> list[float]:
+    parts = [row["now_of"] + row["before_of"] - row["part"] if turned else row["part"] for row in rows]
+    most = [min(part, row["now_of"]) for part, row in zip(parts, rows, strict=True)]
+    rest = [part - one for part, one in zip(parts, most, strict=True)]
+    return [
+        float(chance)
+        for chance in excess_tail(most, [row["now_of"] for row in rows], rest, [row["before_of"] for row in rows])
+    ]
 
 
 def keep_changed(compared: ibis.Table) -> ibis.Table:

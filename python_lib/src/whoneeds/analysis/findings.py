@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What deserves a look: scans and changed behaviour together, under one control of false findings.
 
-Each question that was asked has a p-value; Benjamini and Hochberg's correction goes over all of them at once, those
-that were not worth reading out of the engine included. A finding says what, where, when, how sure, and against what.
+Each question that could be answered has a p-value; Benjamini and Hochberg's correction goes over all of them at once,
+those that were not worth reading out of the engine included. Questions that no answer could make a finding, since
+there are too few days, are left out beforehand and counted. A finding says what, where, when, how sure, and against
+what.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,12 +14,14 @@ from typing import Any
 import ibis
 
 from whoneeds.analysis.attempts import SEVERAL
-from whoneeds.analysis.chance import FALSE_DISCOVERIES, correct_for_many
+from whoneeds.analysis.chance import FALSE_DISCOVERIES, choose_answerable, correct_for_many
 from whoneeds.analysis.changes import (
     ALL_SERVICES,
+    bound_amounts,
+    bound_usage,
     compare_amounts,
     compare_usage,
-    count_asked,
+    count_margins,
     is_rise,
     keep_changed,
     weigh_amounts,
@@ -51,6 +55,8 @@ class Found:
         Surest first, with `COLUMNS`.
     asked : int
         Questions that were asked.
+    hopeless : int
+        Questions that were not, since there are too few days for any finding.
     told_share : float or None
         Share of the period's attempts of which a failure would be known; None without attempts.
     newcomers : int
@@ -59,6 +65,7 @@ class Found:
 
     findings: list[dict[str, Any]]
     asked: int
+    hopeless: int
     told_share: float | None
     newcomers: int
 
@@ -120,16 +127,28 @@ def find(
     newcomers = len(read(new.select("app", "host").distinct()))
     usage = usage.filter(usage.fleet_before_of > 0)
     failing = read(count_failing(attempts, since_ns, until_ns))[0]
-    asked = sum(read(count_asked(one))[0]["asked"] for one in (usage, amounts))
-    asked += failing["instances"] * len(settings.windows_s)
+    margins = [read(count_margins(one)) for one in (usage, amounts)]
+    bounds = [*bound_usage(margins[0]), *bound_amounts(margins[1])]
+    times = [row["asked"] for rows in margins for row in rows]
+    # how many targets a scan has is not bounded, so that of each instance something could be found
+    scans = failing["instances"] * len(settings.windows_s)
+    limit, asked = choose_answerable([*bounds, 0.0], [*times, scans])
     rows: list[dict[str, Any]] = []
     for window_s in settings.windows_s:
         bursts = read(find_bursts(attempts, window_s, since_ns, until_ns, settings))
         rows += [_tell_scan(row, chance) for row, chance in zip(bursts, weigh_bursts(bursts), strict=True)]
     changed = read(keep_changed(usage))
-    rows += [_tell_usage(row, chance) for row, chance in zip(changed, weigh_usage(changed), strict=True)]
+    rows += [
+        _tell_usage(row, chance)
+        for row, chance, bound in zip(changed, weigh_usage(changed), _bound(bound_usage, changed), strict=True)
+        if bound <= limit
+    ]
     risen = read(keep_changed(amounts))
-    rows += [_tell_amount(row, chance) for row, chance in zip(risen, weigh_amounts(risen), strict=True)]
+    rows += [
+        _tell_amount(row, chance)
+        for row, chance, bound in zip(risen, weigh_amounts(risen), _bound(bound_amounts, risen), strict=True)
+        if bound <= limit
+    ]
     q_values = correct_for_many([row["p_value"] for row in rows], asked)
     findings = [
         {**dict.fromkeys(COLUMNS), **row, "q_value": float(q_value)}
@@ -137,7 +156,20 @@ def find(
         if q_value <= FALSE_DISCOVERIES
     ]
     told_share = failing["told"] / failing["attempts"] if failing["attempts"] else None
-    return Found(_keep_surest(findings), asked, told_share, newcomers)
+    return Found(_keep_surest(findings), asked, sum(times) + scans - asked, told_share, newcomers)
+
+
+def _bound(bound: Callable[[list[dict[str, Any]]], list[float]], rows: list[dict[str, Any]]) -> list[float]:
+    """The smallest p-value of each comparison that its margins allow."""
+    whole = [
+        ("before", row["before_of"]) if row["before_of"] else ("fleet_before", row["fleet_before_of"]) for row in rows
+    ]
+    return bound(
+        [
+            {"now_of": row["now_of"], "before_of": of, "part": row["now"] + row[name]}
+            for row, (name, of) in zip(rows, whole, strict=True)
+        ]
+    )
 
 
 def _tell_scan(row: Mapping[str, Any], chance: float) -> dict[str, Any]:

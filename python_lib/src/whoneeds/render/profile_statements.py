@@ -118,6 +118,11 @@ def state_findings(found: Found, days: Slices, first_day: int, first_ns: int) ->
         f"{tell_count(found.asked, 'question')} were asked; of the findings, {tell_share(FALSE_DISCOVERIES)} or fewer "
         "are there by chance, on average.",
     ]
+    if found.hopeless:
+        said.append(
+            f"{tell_count(found.hopeless, 'more question')} could not be asked: there are too few days of that "
+            "application and host for any answer to be sure."
+        )
     if found.newcomers:
         said.append(
             f"{tell_count(found.newcomers, 'application')} on a host had no history on any host, and could be judged "
