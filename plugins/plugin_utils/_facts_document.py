@@ -43,6 +43,8 @@ NEED = {
     "resp_bytes": "int?",
     "first_ns": "int",
     "last_ns": "int",
+    "probability": "float?",
+    "grounds": "text?",
     "name": "text?",
     "any_of": "text?",
 }
@@ -57,6 +59,7 @@ DEPENDENT = {
     "flows": "int",
     "first_ns": "int",
     "last_ns": "int",
+    "probability": "float?",
 }
 PROVISION = {
     "app": "text?",

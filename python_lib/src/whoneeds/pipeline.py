@@ -9,10 +9,12 @@ Each reads tables of the store, calls a pure function, and writes its own tables
 between them is all that they share, so that each can be run again by itself.
 """
 
+import json
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ import ibis
 import pyarrow as pa
 
 from whoneeds.analysis.coverage import count_ends
+from whoneeds.analysis.evidence import weigh_dependencies
+from whoneeds.analysis.features import FEATURES
 from whoneeds.analysis.filters import EVERYWHERE, Filters, find_users, select_flows
 from whoneeds.analysis.macroscope import Thresholds, extract_dependencies
 from whoneeds.analysis.naming import Names
@@ -30,6 +34,7 @@ from whoneeds.analysis.paths import (
     find_links,
     group_instances,
 )
+from whoneeds.analysis.scorecard import Scorecard, read_scorecard
 from whoneeds.collector import ingest as collector_ingest
 from whoneeds.collector.applications import find_applications, mark_parts
 from whoneeds.collector.attribution import attribute_flows
@@ -53,9 +58,18 @@ from whoneeds.collector.local_uses import find_local_uses
 from whoneeds.collector.owners import find_holders
 from whoneeds.collector.replicas import find_replicas
 from whoneeds.collector.sockets import WAITING
+from whoneeds.collector.traits import find_traits
 from whoneeds.collector.watched import join_watched, of_hosts, tell_wire_clocks
 from whoneeds.facts.document import Document, build_document
-from whoneeds.model.conclusions import ApplicationInstance, Attribution, Dependency, LocalUse, ServiceUse, WireJoin
+from whoneeds.model.conclusions import (
+    ApplicationInstance,
+    Attribution,
+    Dependency,
+    LocalUse,
+    ServiceTrait,
+    ServiceUse,
+    WireJoin,
+)
 from whoneeds.model.destinations import Destination, ReplicaSet
 from whoneeds.model.errors import StoreError
 from whoneeds.model.evidence import (
@@ -77,6 +91,8 @@ from whoneeds.store.manifest import read_manifest
 from whoneeds.store.session import Store
 
 Progress = Callable[[int, int, str], None]
+#: How kinds are decided where nothing else is asked for.
+DEFAULT_METHOD = "macroscope"
 
 
 @dataclass(frozen=True)
@@ -212,7 +228,8 @@ def attribute(store: Store) -> dict[str, int]:
 def instances(store: Store, *, location: str | None = None) -> dict[str, int]:
     """Flow, attribution, socket, process, name, unix_connection -> application_instance, service_use, ...
 
-    Also what is called by which name (destination), what of it stands for each other (replica_set), and local_use.
+    Also its traits, what is called by which name (destination), what of it stands for each other (replica_set), and
+    local_use.
     """
     uses = find_filtered_uses(store, Filters(location))
     population, used = find_instances(uses), sum_service_use(uses)
@@ -229,8 +246,9 @@ def instances(store: Store, *, location: str | None = None) -> dict[str, int]:
         },
     )
     unix = store.table(UnixConnectionRecord)
+    traits = _find_traits(store, store.table(ServiceUse))
     local = find_local_uses(store.table(ServiceUse), unix, store.table(ProcessRecord))
-    return {**written, **_write(store, {LocalUse: local})}
+    return {**written, **_write(store, {ServiceTrait: traits, LocalUse: local})}
 
 
 def find_sightings(store: Store) -> Any:
@@ -257,11 +275,11 @@ def find_naming(store: Store) -> Names:
     return Names(store.rows(Destination), store.rows(ReplicaSet)) if known else Names((), ())
 
 
-def dependencies(store: Store, *, thresholds: Thresholds = Thresholds()) -> dict[str, int]:
-    """Service_use, application_instance -> dependency."""
-    require(store, ServiceUse, "whoneeds analyze")
-    made = extract_dependencies(store.table(ServiceUse), store.table(ApplicationInstance), thresholds)
-    return _write(store, {Dependency: made})
+def dependencies(
+    store: Store, *, thresholds: Thresholds = Thresholds(), method: str = DEFAULT_METHOD
+) -> dict[str, int]:
+    """Service_use, service_trait, application_instance -> dependency."""
+    return _write(store, {Dependency: find_dependencies(store, Filters(), thresholds, method)})
 
 
 def facts(store: Store) -> Document:
@@ -277,6 +295,7 @@ def facts(store: Store) -> Document:
         ends=_rows(store, count_ends(store.table(FlowRecord), store.table(Attribution))),
         applications=_name_applications(store),
         naming=find_naming(store),
+        method=tell_method(store),
     )
 
 
@@ -287,6 +306,7 @@ def run_line(
     host: str | None = None,
     location: str | None = None,
     thresholds: Thresholds = Thresholds(),
+    method: str = DEFAULT_METHOD,
     progress: Progress | None = None,
     tell: Callable[[Step], None] | None = None,
     compact_above: int = DEFAULT_ABOVE,
@@ -304,6 +324,9 @@ def run_line(
     location : {"inside", "vpn", "outside", "all"}, optional
         Which flows count; by default those of hosts that were inside, or have no rules to tell.
     thresholds : Thresholds
+        Of Macroscope's rule.
+    method : {"macroscope", "evidence"}
+        What decides the kinds.
     progress : callable, optional
         Called while segments are taken in, with files done, files in all, and the host.
     tell : callable, optional
@@ -323,7 +346,7 @@ def run_line(
         ("flows", lambda: flows(store)),
         ("attribute", lambda: attribute(store)),
         ("instances", lambda: instances(store, location=location)),
-        ("dependencies", lambda: dependencies(store, thresholds=thresholds)),
+        ("dependencies", lambda: dependencies(store, thresholds=thresholds, method=method)),
     )
     for name, arrow in arrows:
         begin = time.monotonic()
@@ -397,10 +420,67 @@ def find_connections(store: Store, filters: Filters) -> Any:
     return join_connections(found, named, processes)
 
 
-def find_dependencies(store: Store, filters: Filters, thresholds: Thresholds = Thresholds()) -> Any:
-    """Dependencies of other flows than the stored ones rest on, decided anew and without writing them."""
-    population, used = find_population(store, filters)
-    return extract_dependencies(used, population, thresholds)
+def find_dependencies(
+    store: Store, filters: Filters, thresholds: Thresholds = Thresholds(), method: str = DEFAULT_METHOD
+) -> Any:
+    """Dependencies of the flows that filters leave, decided anew and without writing them, as an expression."""
+    if filters.changes_population:
+        population, used = find_population(store, filters)
+    else:
+        require(store, ServiceUse, "whoneeds analyze")
+        population, used = store.table(ApplicationInstance), store.table(ServiceUse)
+    if method == "macroscope":
+        return extract_dependencies(used, population, thresholds)
+    if filters.changes_population:
+        used = store.keep(used)
+        traits = store.keep(_find_traits(store, used))
+    else:
+        require(store, ServiceTrait, "whoneeds analyze")
+        traits = store.table(ServiceTrait)
+    return weigh_dependencies(used, traits, read_shipped_scorecard())
+
+
+def choose_dependencies(store: Store, filters: Filters, method: str | None = None) -> Any:
+    """Dependencies as they are stored, or decided anew where filters or a method ask for others, as an expression."""
+    require(store, Dependency, "whoneeds analyze")
+    stored = tell_method(store)
+    if not filters.changes_population and method in (None, stored):
+        return store.table(Dependency)
+    return find_dependencies(store, filters, method=method or stored)
+
+
+def tell_method(store: Store) -> str:
+    """The method that decided the stored dependencies; the default one where there are none."""
+    found = _rows(store, store.table(Dependency).select("method").limit(1))
+    return str(found[0]["method"]) if found else DEFAULT_METHOD
+
+
+@cache
+def read_shipped_scorecard() -> Scorecard:
+    """The scorecard that this version decides by.
+
+    Raises
+    ------
+    SettingsError
+        If it was tampered with so that it is none.
+    """
+    text = files("whoneeds.analysis").joinpath("scorecard.json").read_text(encoding="utf-8")
+    try:
+        document = json.loads(text)
+    except ValueError:
+        document = None
+    return read_scorecard(document, [feature.name for feature in FEATURES])
+
+
+def _find_traits(store: Store, used: Any) -> Any:
+    return find_traits(
+        used,
+        store.table(FlowRecord),
+        store.table(SocketRecord),
+        store.table(ProcessRecord),
+        store.table(NameRecord),
+        store.keep,
+    )
 
 
 @dataclass(frozen=True)

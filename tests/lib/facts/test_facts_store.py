@@ -63,7 +63,7 @@ def _damage(part: str, value: Any) -> Any:
         (_damage("schema", 2), "schema; expected 1; found 2; publish anew"),
         (_damage("schema", "1"), "schema; expected 1; found '1'"),
         (_damage("schema", True), "schema; expected 1; found True"),
-        (_damage("method", "guess"), "method; expected macroscope; found 'guess'"),
+        (_damage("method", "guess"), "method; expected macroscope or evidence; found 'guess'"),
         (_damage("hosts", []), "hosts; expected a JSON object"),
         (_damage("hosts", {"../x": {}}), "host name; expected letters"),
         (_damage("hosts.web1", {}), "web1; expected the sections addresses"),

@@ -147,7 +147,7 @@ def analyze(
         tell_opening(opened, store)
         require_segments(opened)
         rows = pipeline.instances(opened, location=location)
-        rows |= pipeline.dependencies(opened, thresholds=thresholds)
+        rows |= pipeline.dependencies(opened, thresholds=thresholds, method=method.value)
     _tell_rows(rows)
     _finish(form, {"method": method.value, "rows": rows}, _problems(opened))
 
@@ -201,6 +201,7 @@ def run(
                 host=host,
                 location=location,
                 thresholds=thresholds,
+                method=method.value,
                 progress=_progress(),
                 tell=_tell_step,
                 compact_above=compact_above,

@@ -75,10 +75,26 @@ class Location(StrEnum):
 class Method(StrEnum):
     """How static is told from transient."""
 
+    EVIDENCE = "evidence"
     MACROSCOPE = "macroscope"
 
 
-MethodOption = Annotated[Method, typer.Option("--method", help="How static needs are told from transient ones.")]
+MethodOption = Annotated[
+    Method,
+    typer.Option(
+        "--method",
+        help="How static needs are told from transient ones: by the weight of all evidence, with a probability, or by "
+        "the published rule.",
+    ),
+]
+AskedMethodOption = Annotated[
+    Method | None,
+    typer.Option(
+        "--method",
+        help="How static needs are told from transient ones; by default as when the store was analysed, otherwise "
+        "decided anew and not stored.",
+    ),
+]
 TransientOption = Annotated[
     float,
     typer.Option("--transient-share", metavar="T", help="Below this share of N - 1, an application is all static."),

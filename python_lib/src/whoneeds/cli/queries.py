@@ -29,11 +29,10 @@ from whoneeds.cli.options import (
     DEFAULT_MEMORY,
     DEFAULT_SPILL,
     DEFAULT_STORE,
+    AskedMethodOption,
     FormatOption,
     GraphFormatOption,
     MemoryOption,
-    Method,
-    MethodOption,
     SpillOption,
     StoreOption,
 )
@@ -131,7 +130,7 @@ def deps(
     place: PlaceOption = None,
     inside_range: RangesOption = None,
     location: LocationOption = None,
-    method: MethodOption = Method.MACROSCOPE,
+    method: AskedMethodOption = None,
     memory: MemoryOption = DEFAULT_MEMORY,
     spill: SpillOption = DEFAULT_SPILL,
     form: GraphFormatOption = GraphFormat.TABLE,
@@ -144,7 +143,7 @@ def deps(
     """
     from whoneeds.model.conclusions import Dependency
     from whoneeds.model.schema import columns
-    from whoneeds.pipeline import find_dependencies, find_naming, require
+    from whoneeds.pipeline import choose_dependencies, find_naming
     from whoneeds.render.folding import (
         find_sweeps,
         fold_local_daemons,
@@ -163,9 +162,8 @@ def deps(
         seen = observe(opened)
         filters = narrowing.read(opened)
         sentences = [*tell_narrowing(opened, filters, shown), *seen.sentences]
-        require(opened, Dependency, "whoneeds analyze")
-        made = find_dependencies(opened, filters) if filters.changes_population else opened.table(Dependency)
-        made = shown.select(_at_level(made, level).filter(lambda table: table.method == method.value))
+        made = choose_dependencies(opened, filters, method.value if method else None)
+        made = shown.select(_at_level(made, level))
         if kind is not None:
             made = made.filter(made.kind == kind.value)
         naming = find_naming(opened)

@@ -232,7 +232,9 @@ def _count_applications(uses: ibis.Table, services: ibis.Table) -> ibis.Table:
         app_last_ns=uses.last_ns.max(),
     )
     own = services.group_by("app").agg(
-        services=services.count(), single_services=(services.support == 1).sum().cast("int64")
+        services=services.count(),
+        single_services=(services.support == 1).sum().cast("int64"),
+        support_in_all=services.support.sum().cast("int64"),
     )
     return _join(_join(summed, own, ("app",)), _count_days(uses, ("app",), "days_in_all"), ("app",))
 

@@ -40,6 +40,8 @@ class _Verdict(NamedTuple):
 
     kind: str
     usage_share: float
+    probability: float | None
+    grounds: str | None
 
 
 def build_document(
@@ -97,7 +99,9 @@ def build_document(
     gaps_of = _by(gaps, "host")
     ends_of = {row["host"]: row for row in ends}
     verdicts = {
-        (row["app"], row["protocol"], row["port"]): _Verdict(row["kind"], row["usage_share"])
+        (row["app"], row["protocol"], row["port"]): _Verdict(
+            row["kind"], row["usage_share"], row.get("probability"), row.get("grounds")
+        )
         for row in dependencies
         if row["level"] == 1
     }
@@ -151,6 +155,8 @@ def _needs(uses: list[Row], verdicts: Mapping[Any, _Verdict], naming: Names) -> 
                 "last_ns": max(row["last_ns"] for row in rows),
                 "name": called.name,
                 "any_of": called.any_of,
+                "probability": verdict.probability,
+                "grounds": verdict.grounds,
             },
         )
 
@@ -159,12 +165,13 @@ def _needed_by(uses: list[Row], verdicts: Mapping[Any, _Verdict]) -> Iterable[di
     """One entry for each (host, application) that used a service of this host."""
     together = _group(uses, lambda use: (use["host"], use["app"], use["protocol"], use["port"]))
     for (host, app, protocol, port), rows in together.items():
+        verdict = _verdict(verdicts, app, protocol, port)
         yield _checked(
             Dependent,
             {
                 "host": host,
                 "app": app,
-                "kind": _verdict(verdicts, app, protocol, port).kind,
+                "kind": verdict.kind,
                 "protocol": protocol,
                 "port": port,
                 "provider": _agreed(row["resp_app"] for row in rows),
@@ -172,6 +179,7 @@ def _needed_by(uses: list[Row], verdicts: Mapping[Any, _Verdict]) -> Iterable[di
                 "flows": sum(row["flows"] for row in rows),
                 "first_ns": min(row["first_ns"] for row in rows),
                 "last_ns": max(row["last_ns"] for row in rows),
+                "probability": verdict.probability,
             },
         )
 

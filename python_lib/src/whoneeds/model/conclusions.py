@@ -184,6 +184,7 @@ class ServiceTrait:
     port: int = documented("Port of the service.")
     population: int = documented("Instances of the application.")
     support: int = documented("Those that used the service.")
+    support_in_all: int = documented("Instances that used a service, summed over all services of the application.")
     users_in_all: Optional[int] = documented("Known users of the application; absent where none is known.")
     users: Optional[int] = documented("Those who used the service through it.")
     hosts_in_all: int = documented("Hosts on which the application ran.")
@@ -224,6 +225,30 @@ class ServiceTrait:
     last_ns: int = documented("Last use of the service.", unit="ns")
     app_first_ns: int = documented("First use of anything by the application.", unit="ns")
     app_last_ns: int = documented("Last use of anything by the application.", unit="ns")
+
+
+@dataclass(frozen=True)
+class ApplicationCoverage:
+    """What could have been missed of an application on a host: 'not seen' means no more than this says."""
+
+    app: str = documented("The application.", max_length=64)
+    host: str = documented("The host.")
+    runs: int = documented("Processes of it that were seen.")
+    observed_s: float = documented(
+        "Time for which it was watched while it ran: from first to last sight of its processes, overlaps counted once, "
+        "gaps taken off.",
+        unit="s",
+    )
+    period_s: float = documented("Longest sampling period; 0 where events told of every connection.", unit="s")
+    interval_s: Optional[float] = documented(
+        "A dependency that is used at random times, on average at least this often, and held for a sampling period "
+        "or longer, was missed with 5 % probability at most; absent where nothing was watched.",
+        unit="s",
+    )
+    short_interval_s: Optional[float] = documented("The same of uses that last a second on average.", unit="s")
+    run_share: float = documented(
+        "A dependency that at least this share of its runs use was missed with 5 % probability at most.", unit="share"
+    )
 
 
 @dataclass(frozen=True)
@@ -276,7 +301,7 @@ class Need:
     """One entry of a host's facts: something on this host needs a service somewhere."""
 
     app: str = documented("The application on this host.", max_length=64)
-    kind: str = documented("static or transient.", choices=KINDS)
+    kind: str = documented("static or transient; unclassified where too little is known.", choices=KINDS)
     protocol: str = documented("Protocol of the service.", choices=PROTOCOLS)
     port: int = documented("Port of the service.")
     address: str = documented("Address of the service.", max_length=45)
@@ -291,6 +316,12 @@ class Need:
     resp_bytes: Optional[int] = documented("Bytes received from the service.", unit="bytes")
     first_ns: int = documented("First use seen.", unit="ns")
     last_ns: int = documented("Last use seen.", unit="ns")
+    probability: Optional[float] = documented(
+        "How probable it is that the need is built in; absent where the method gives none.", unit="share", default=None
+    )
+    grounds: Optional[str] = documented(
+        "In words, what weighed most, fleet-wide; absent where the method gives none.", default=None
+    )
     name: Optional[str] = documented(
         "Name that the application called the address by; absent if none is known or they differ.",
         max_length=253,
@@ -329,7 +360,7 @@ class Dependent:
 
     host: str = documented("Traced host on which the dependent runs; it may be this host itself.")
     app: str = documented("The application that needs.", max_length=64)
-    kind: str = documented("static or transient.", choices=KINDS)
+    kind: str = documented("static or transient; unclassified where too little is known.", choices=KINDS)
     protocol: str = documented("Protocol of the service.", choices=PROTOCOLS)
     port: int = documented("Port of the service.")
     provider: Optional[str] = documented("Application that answers here.", max_length=64)
@@ -337,6 +368,9 @@ class Dependent:
     flows: int = documented("Flows seen.")
     first_ns: int = documented("First use seen.", unit="ns")
     last_ns: int = documented("Last use seen.", unit="ns")
+    probability: Optional[float] = documented(
+        "How probable it is that the need is built in; absent where the method gives none.", unit="share", default=None
+    )
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ CONCLUSIONS: Tuple[Type[Any], ...] = (
     conclusions.LocalUse,
     destinations.Destination,
     destinations.ReplicaSet,
+    conclusions.ApplicationCoverage,
     conclusions.Dependency,
     conclusions.WireJoin,
     conclusions.Need,
