@@ -53,7 +53,7 @@ from whoneeds.collector.destinations import find_destinations, make_register, or
 from whoneeds.collector.exchanges import join_exchanges
 from whoneeds.collector.flows import build_flows
 from whoneeds.collector.ingest import IngestResult
-from whoneeds.collector.instances import find_instances, find_uses, is_failed, select_location, sum_service_use
+from whoneeds.collector.instances import SUMMED, find_instances, find_uses, is_failed, select_location, sum_service_use
 from whoneeds.collector.local_uses import find_local_uses
 from whoneeds.collector.owners import find_holders
 from whoneeds.collector.replicas import find_replicas
@@ -143,7 +143,7 @@ def find_clocks(store: Store) -> tuple[Any, dict[Boot, ClockOffset]]:
 
     def find() -> tuple[Any, dict[Boot, ClockOffset]]:
         steps = store.keep(find_steps(store.table(SegmentHeader)))
-        return steps, settle_clocks(_rows(store, compare_clocks(store.table(SocketRecord), steps)))
+        return steps, settle_clocks(_rows(store, compare_clocks(store.table(SocketRecord), steps, store.keep)))
 
     return store.once("clocks", find)
 
@@ -231,8 +231,9 @@ def instances(store: Store, *, location: str | None = None) -> dict[str, int]:
     Also its traits, what is called by which name (destination), what of it stands for each other (replica_set), and
     local_use.
     """
-    uses = find_filtered_uses(store, Filters(location))
-    population, used = find_instances(uses), sum_service_use(uses)
+    uses = find_filtered_uses(store, Filters(location), wanted=SUMMED)
+    population = store.keep(find_instances(uses))
+    used = sum_service_use(uses, population)
     marked = mark_parts(population, store.keep(find_applications(store.table(ProcessRecord), store.keep)))
     called = store.keep(find_destinations(uses, find_sightings(store), keep=store.keep))
     replicas = find_replicas(uses, called, store.keep)
@@ -361,11 +362,14 @@ def find_population(store: Store, filters: Filters) -> tuple[Any, Any]:
     -------
     application_instance, service_use : ibis.Table
     """
-    uses = find_filtered_uses(store, filters)
-    return find_instances(uses), sum_service_use(uses)
+    uses = find_filtered_uses(store, filters, wanted=SUMMED)
+    population = store.keep(find_instances(uses))
+    return population, sum_service_use(uses, population)
 
 
-def find_filtered_uses(store: Store, filters: Filters, *, failed: bool = False) -> Any:
+def find_filtered_uses(
+    store: Store, filters: Filters, *, failed: bool = False, wanted: Iterable[str] | None = None
+) -> Any:
     """Flows that filters leave and whose application is known, each with its instance, as an expression."""
     require(store, Attribution, "whoneeds attribute")
     processes = store.table(ProcessRecord)
@@ -377,6 +381,7 @@ def find_filtered_uses(store: Store, filters: Filters, *, failed: bool = False) 
         filters.location,
         store.keep,
         failed=failed,
+        wanted=wanted,
     )
     return uses.semi_join(find_users(processes, filters.users), "user") if filters.users else uses
 

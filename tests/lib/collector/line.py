@@ -60,8 +60,9 @@ def expressions(settings: FlowSettings, location: str | None) -> list[tuple[str,
     made.append(("flow", build_flows(sockets, segments, settings, keep, table[TranslationRecord])))
     made.append(("attribution", attribute_flows(flows, sockets, processes, segments, settings, keep)))
     uses = find_uses(flows, named, sockets, processes, location, keep)
-    made.append(("application_instance", find_instances(uses)))
-    made.append(("service_use", sum_service_use(uses)))
+    instances = find_instances(uses)
+    made.append(("application_instance", instances))
+    made.append(("service_use", sum_service_use(uses, instances)))
     made.append(("connection", join_connections(flows, named, processes)))
     return made
 

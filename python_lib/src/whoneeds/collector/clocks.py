@@ -17,12 +17,13 @@ from typing import Any, NamedTuple
 import ibis
 import pyarrow as pa
 
-from whoneeds.collector.sockets import is_loopback
+from whoneeds.collector.sockets import Keep, is_loopback, keep_nothing
 
 #: A difference below this is what clocks have that are kept right, and what pairing allows for anyway.
 STEP_NS = 1_000_000_000
 _LEAST_WITNESSES = 3
 _PLACE = ("host", "boot_id")
+_ENDS = ("local_addr", "local_port", "remote_addr", "remote_port")
 
 
 class Boot(NamedTuple):
@@ -74,7 +75,7 @@ def find_steps(segments: ibis.Table) -> ibis.Table:
     return rows.select("segment_id", *_PLACE, stepped_ns=(whole - rows.step.sum().over(ahead)).cast("int64"))
 
 
-def compare_clocks(sockets: ibis.Table, steps: ibis.Table) -> ibis.Table:
+def compare_clocks(sockets: ibis.Table, steps: ibis.Table, keep: Keep = keep_nothing) -> ibis.Table:
     """How far the clocks of two boots are apart, by the connections between them.
 
     Parameters
@@ -83,6 +84,8 @@ def compare_clocks(sockets: ibis.Table, steps: ibis.Table) -> ibis.Table:
         SocketRecord, with ``segment_id``.
     steps : ibis.Table
         From `find_steps`.
+    keep : callable
+        See `whoneeds.collector.sockets.Keep`.
 
     Returns
     -------
@@ -95,17 +98,13 @@ def compare_clocks(sockets: ibis.Table, steps: ibis.Table) -> ibis.Table:
         sockets.source == "event", ~is_loopback(sockets.local_addr),
     )  # fmt: skip
     # most speak to hosts that are not traced, of which no other end is to be looked for
-    far = told.select(far_addr="local_addr").distinct()
+    far = keep(told.select(far_addr="local_addr").distinct())
     told = told.semi_join(far, told.remote_addr == far.far_addr)
-    told = told.join(steps.drop("host"), "segment_id")
-    ends = ["local_addr", "local_port", "remote_addr", "remote_port", "initiated"]
-    once = told.group_by([*_PLACE, *ends]).aggregate(
-        begun_ns=(told.first_ns + told.stepped_ns).min(),
-        a_socket=told.socket_id.min(),
-        last_socket=told.socket_id.max(),
-    )
-    once = once.filter(once.a_socket == once.last_socket).drop("a_socket", "last_socket")
-    other = once.rename("other_{name}").view()
+    boots = keep(steps.select(*_PLACE).distinct(), "boot")
+    told = told.join(steps.join(boots, list(_PLACE)).select("segment_id", "stepped_ns", "boot"), "segment_id")
+    told = told.select("boot", *_ENDS, "initiated", "socket_id", begun_ns=told.first_ns + told.stepped_ns)
+    once = _find_once(told.filter(told.initiated), keep)
+    other = _find_once(told.filter(~told.initiated), keep).rename("other_{name}")
     both = once.join(
         other,
         [
@@ -113,11 +112,16 @@ def compare_clocks(sockets: ibis.Table, steps: ibis.Table) -> ibis.Table:
             once.local_port == other.other_remote_port,
             once.remote_addr == other.other_local_addr,
             once.remote_port == other.other_local_port,
-            once.initiated != other.other_initiated,
-            once.host < other.other_host,
         ],
     )
-    both = both.mutate(ahead_ns=both.other_begun_ns - both.begun_ns)
+    both = keep(both.select("boot", "other_boot", ahead_ns=both.other_begun_ns - both.begun_ns))
+    both = both.join(boots, "boot").join(boots.rename("other_{name}").view(), "other_boot")
+    swapped = both.filter(both.host > both.other_host)
+    swapped = swapped.select(
+        host="other_host", boot_id="other_boot_id", other_host="host", other_boot_id="boot_id",
+        ahead_ns=-swapped.ahead_ns,
+    )  # fmt: skip
+    both = both.filter(both.host < both.other_host).select(swapped.columns).union(swapped)
     places = [*_PLACE, *(f"other_{name}" for name in _PLACE)]
     return both.group_by(places).aggregate(
         ahead_ns=both.ahead_ns.quantile(0.5).round().cast("int64"),
@@ -125,6 +129,17 @@ def compare_clocks(sockets: ibis.Table, steps: ibis.Table) -> ibis.Table:
         high_ns=both.ahead_ns.quantile(0.75).round().cast("int64"),
         witnesses=both.count(),
     )
+
+
+def _find_once(told: ibis.Table, keep: Keep) -> ibis.Table:
+    """Addresses and ports that one socket of a boot had, and when that began."""
+    key = ["boot", *_ENDS]
+    rows = keep(told.group_by(key).aggregate(begun_ns=told.begun_ns.min(), times=told.count()))
+    several = keep(rows.filter(rows.times > 1))
+    again = told.semi_join(several, key)
+    again = again.group_by(key).aggregate(begun_ns=again.begun_ns.min(), sockets=again.socket_id.nunique())
+    again = again.filter(again.sockets == 1).drop("sockets")
+    return rows.filter(rows.times == 1).drop("times").union(again)
 
 
 def settle_clocks(comparisons: Iterable[Mapping[str, Any]]) -> dict[Boot, ClockOffset]:

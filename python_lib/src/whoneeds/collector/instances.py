@@ -11,13 +11,14 @@ Where a connected socket is held by several processes of one application, it cou
 made the socket, the others inherited it.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import ibis
 
 from whoneeds.collector.connections import pid_of
 from whoneeds.collector.flows import FAILED
-from whoneeds.collector.owners import find_holders
+from whoneeds.collector.owners import find_holders, name_processes
 from whoneeds.collector.sockets import Keep, is_loopback, keep_nothing
 from whoneeds.model.conclusions import ApplicationInstance, ServiceUse
 from whoneeds.model.errors import SettingsError
@@ -26,6 +27,15 @@ from whoneeds.model.schema import columns
 from whoneeds.store.portable import as_whole, at_highest, at_lowest
 
 EVERYWHERE = "all"
+#: Columns of flows that `find_instances` and `sum_service_use` are made of.
+SUMMED = (
+    "protocol", "resp_port", "resp_addr", "resp_host", "duration_s", "samples", "period_s", "orig_bytes", "resp_bytes",
+    "first_ns", "last_ns",
+)  # fmt: skip
+_NEEDED = (
+    "flow_id", "orig_host", "orig_addr", "orig_socket_id", "resp_addr", "resp_port", "called_addr", "called_port",
+    "first_ns",
+)  # fmt: skip
 
 
 def select_flows(flows: ibis.Table, location: str | None = None, *, failed: bool = False) -> ibis.Table:
@@ -75,6 +85,7 @@ def find_uses(
     keep: Keep = keep_nothing,
     *,
     failed: bool = False,
+    wanted: Iterable[str] | None = None,
 ) -> ibis.Table:
     """Flows whose application is known, each with the instance it counts for.
 
@@ -90,6 +101,8 @@ def find_uses(
         See `whoneeds.collector.sockets.Keep`.
     failed : bool, default False
         As for `select_flows`.
+    wanted : iterable of str, optional
+        Columns of flows that are needed afterwards, such as `SUMMED`; by default all.
 
     Returns
     -------
@@ -97,34 +110,50 @@ def find_uses(
         The flow's columns and app, host, pid, address, user, process_id, resp_app.
     """
     used = select_flows(flows, location, failed=failed)
+    if wanted is not None:
+        used = used.select(*dict.fromkeys((*_NEEDED, *wanted)))
     named = attributions.filter(attributions.app.notnull())
-    orig = named.filter(named.side == "orig").select(orig_flow_id="flow_id", app="app")
+    orig = named.filter(named.side == "orig").select("app", "process_id", orig_flow_id="flow_id")
     resp = named.filter(named.side == "resp").select(resp_flow_id="flow_id", resp_app="app").view()
     uses = used.join(orig, used.flow_id == orig.orig_flow_id)
     uses = uses.left_join(resp, uses.flow_id == resp.resp_flow_id)
-    holders = _oldest_holder(find_holders(sockets, processes))
-    uses = uses.join(
-        holders,
-        [
-            uses.orig_socket_id == holders.socket_id,
-            uses.called_addr.coalesce(uses.resp_addr) == holders.peer_addr,
-            uses.called_port.coalesce(uses.resp_port) == holders.peer_port,
-        ],
-    )
-    uses = keep(uses)
+    uses = keep(_add_speakers(uses, sockets, processes, keep))
     uses = uses.mutate(
         host=uses.orig_host,
         user=uses.orig_host + ibis.literal("/") + uses.uid.cast("string"),  # of a process that was not asked: null
-        away=~is_loopback(uses.orig_addr),
     )
     # first one row an address, then the address that was first: texts to order by are made for few rows
-    away = uses.filter(uses.away)
+    away, near = uses.filter(~is_loopback(uses.orig_addr)), uses.filter(is_loopback(uses.orig_addr))
     by_address = away.group_by(["process_id", "orig_addr"]).aggregate(first_ns=away.first_ns.min())
     first_address = by_address.group_by("process_id").aggregate(
         home=at_lowest(by_address.orig_addr, _in_order(by_address.first_ns) + by_address.orig_addr)
     )
-    uses = uses.left_join(first_address, "process_id").drop("process_id_right")
-    return keep(uses.mutate(address=ibis.ifelse(uses.away, uses.orig_addr, uses.home.coalesce(uses.orig_addr))))
+    near = near.left_join(first_address, "process_id").drop("process_id_right")
+    near = keep(near.mutate(address=near.home.coalesce(near.orig_addr)).drop("home"))
+    return away.mutate(address=away.orig_addr).union(near)
+
+
+def _add_speakers(uses: ibis.Table, sockets: ibis.Table, processes: ibis.Table, keep: Keep) -> ibis.Table:
+    """Uses with the one process that each counts for: ``process_id``, ``pid``, ``uid``."""
+    last = name_processes(processes)
+    last = keep(last.mutate(pid=pid_of(last.process_id)))
+    known = uses.left_join(last.select("process_id", "changing", "pid", uid="last_uid"), "process_id")
+    known = known.drop("process_id_right")
+    # who is alone and always was the same needs not be looked for among the holders of the socket
+    told = known.process_id.notnull() & ~known.changing.fill_null(True)
+    known = known.mutate(told=told).drop("changing")
+    asked = keep(known.filter(~known.told).select(socket_id="orig_socket_id").distinct())
+    holders = keep(_oldest_holder(find_holders(sockets.semi_join(asked, "socket_id"), processes)))
+    rest = known.filter(~known.told).drop("process_id", "pid", "uid")
+    rest = rest.join(
+        holders,
+        [
+            rest.orig_socket_id == holders.socket_id,
+            rest.called_addr.coalesce(rest.resp_addr) == holders.peer_addr,
+            rest.called_port.coalesce(rest.resp_port) == holders.peer_port,
+        ],
+    ).drop("socket_id", "peer_addr", "peer_port")
+    return known.filter(known.told).select(rest.columns).union(rest).drop("told")
 
 
 def find_instances(uses: ibis.Table) -> ibis.Table:
@@ -156,29 +185,31 @@ def find_instances(uses: ibis.Table) -> ibis.Table:
     return instances.select(**made)
 
 
-def sum_service_use(uses: ibis.Table) -> ibis.Table:
+def sum_service_use(uses: ibis.Table, instances: ibis.Table) -> ibis.Table:
     """What each instance used: one row for each process and service instance.
 
     Parameters
     ----------
     uses : ibis.Table
         From `find_uses`.
+    instances : ibis.Table
+        From `find_instances`.
 
     Returns
     -------
     ibis.Table
         ServiceUse.
     """
-    instances = find_instances(uses).select("app", "host", "pid", "address", "user")
+    instances = instances.select("app", "host", "pid", "address", "user")
     rows = uses.drop("user").mutate(spent_ns=as_whole(uses.duration_s * 1e9))
     # a process has one host and number; the same number may be another process later
     summed = rows.group_by(["app", "process_id", "address", "protocol", "resp_port", "resp_addr"]).aggregate(
         host=rows.host.max(),
         pid=rows.pid.max(),
-        hosts=rows.resp_host.nunique(),
+        a_host=rows.resp_host.min(),
         one_host=rows.resp_host.max(),
         hostless=rows.resp_host.isnull().cast("int64").sum(),
-        apps=rows.resp_app.nunique(),
+        a_app=rows.resp_app.min(),
         one_app=rows.resp_app.max(),
         flows=rows.count(),
         samples=rows.samples.sum().cast("int64"),
@@ -192,8 +223,10 @@ def sum_service_use(uses: ibis.Table) -> ibis.Table:
     joined = summed.join(instances, ["app", "host", "pid", "address"])
     joined = joined.mutate(
         port=joined.resp_port,
-        resp_host=ibis.ifelse((joined.hosts == 1) & (joined.hostless == 0), joined.one_host, ibis.null("string")),
-        resp_app=ibis.ifelse(joined.apps == 1, joined.one_app, ibis.null("string")),
+        resp_host=ibis.ifelse(
+            (joined.a_host == joined.one_host) & (joined.hostless == 0), joined.one_host, ibis.null("string")
+        ),
+        resp_app=ibis.ifelse(joined.a_app == joined.one_app, joined.one_app, ibis.null("string")),
         duration_s=joined.spent_ns.cast("float64") / 1e9,
     )
     return joined.select([column.name for column in columns(ServiceUse)])
