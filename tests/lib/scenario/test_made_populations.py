@@ -67,6 +67,7 @@ def test_connections_are_possible(population):
     assert np.all(made["last"] > made["first"])
     answered = made["resp_process"] >= 0
     assert np.all(process["begin"][made["resp_process"][answered]] <= made["first"][answered])
+    assert np.all(made["last"][answered] <= process["end"][made["resp_process"][answered]])
     tuples = np.stack([made[name] for name in ("protocol", "orig_addr", "orig_port", "resp_addr", "port")], axis=1)
     order = np.lexsort((made["first"], *tuples.T))
     same = np.all(tuples[order][1:] == tuples[order][:-1], axis=1)

@@ -114,7 +114,6 @@ def make_population(settings: PopulationSettings, seed: int) -> Population:
             application,
             _hosts_of(application, settings, np.random.default_rng((seed, 2, number))),
             uptime,
-            settings.activity,
             np.random.default_rng((seed, 3, number)),
         )
         for number, application in enumerate(applications)

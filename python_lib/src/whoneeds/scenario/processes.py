@@ -44,9 +44,7 @@ def expand(counts: Any) -> tuple[Any, Any]:
     return whose, np.arange(len(whose)) - np.repeat(np.cumsum(counts) - counts, counts)
 
 
-def draw_lives(
-    application: Application, hosts: Any, uptime: Uptime, activity: float, rng: np.random.Generator
-) -> Lives:
+def draw_lives(application: Application, hosts: Any, uptime: Uptime, rng: np.random.Generator) -> Lives:
     """Draw an application's processes on the hosts that have it.
 
     Parameters
@@ -55,15 +53,13 @@ def draw_lives(
     hosts : numpy.ndarray
         Numbers of these hosts.
     uptime : Uptime
-    activity : float
-        How often users act, as a factor.
     rng : numpy.random.Generator
     """
     boots = np.flatnonzero(np.isin(uptime.boot_host, hosts))
     if application.lifetime in ("boot", "kept"):
         boot, begin, end = _draw_lasting(application, boots, uptime, rng)
     else:
-        boot, begin, end = _draw_runs(application, boots, uptime, activity, rng)
+        boot, begin, end = _draw_runs(application, boots, uptime, rng)
     whole = end - begin >= _LEAST_US
     boot, begin, end = boot[whole], begin[whole], end[whole]
     process, number = expand(uptime.boot_past[boot] - uptime.boot_first[boot])
@@ -95,9 +91,7 @@ def _draw_lasting(
     return boots[whose], starts, np.where(last_of_all, end[whose], ends - US // 2)
 
 
-def _draw_runs(
-    application: Application, boots: Any, uptime: Uptime, activity: float, rng: np.random.Generator
-) -> tuple[Any, Any, Any]:
+def _draw_runs(application: Application, boots: Any, uptime: Uptime, rng: np.random.Generator) -> tuple[Any, Any, Any]:
     """Processes that come and go within a stretch."""
     stretches = np.flatnonzero(np.isin(uptime.stretch_boot, boots))
     begin, end = uptime.stretch_begin[stretches], uptime.stretch_end[stretches]
@@ -115,7 +109,7 @@ def _draw_runs(
     else:
         # people differ: some use a program all day, some hardly ever
         keen = rng.lognormal(-0.3, 0.8, int(uptime.boot_host.max(initial=0)) + 1)
-        mean = keen[uptime.stretch_host[stretches]] * activity * (end - begin) / (application.every_s * US)
+        mean = keen[uptime.stretch_host[stretches]] * (end - begin) / (application.every_s * US)
         whose, _number = expand(rng.poisson(mean))
         starts = begin[whose] + (rng.random(len(whose)) * (end - begin)[whose]).astype(np.int64)
     length = rng.lognormal(np.log(application.median_s), 0.9, len(starts))

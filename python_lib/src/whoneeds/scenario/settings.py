@@ -48,7 +48,10 @@ class PopulationSettings:
     applications: int = documented(
         "Applications in all; of laptops those of the paper's tables come first.", default=159
     )
-    activity: float = documented("How often users and programs act, as a factor.", default=1.0)
+    activity: float = documented(
+        "How often users and programs act while they run, as a factor: what scales the number of connections.",
+        default=1.0,
+    )
     begin_hour: float = documented("Hour at which people begin to work, on average.", unit="h", default=8.5)
     end_hour: float = documented("Hour at which they stop, on average.", unit="h", default=17.5)
     present_share: float = documented("Share of working days on which a laptop is there.", unit="share", default=0.9)
