@@ -129,6 +129,7 @@ bench: venv ## what a sample and what events cost, beside other tools, in one ru
 	$(BIN)/python -m tests.bench.memory
 	$(BIN)/python -m tests.bench.meter
 
-bench-scale: venv ## what the line costs as evidence grows to 52 hosts x 11 weeks, and a join of 10 M x 10 M rows
+bench-scale: venv ## what the line costs as evidence grows to 52 hosts x 11 weeks, taking a segment in, and a join of 10 M x 10 M rows
 	$(BIN)/python -m tests.bench.scale
+	$(BIN)/python -m tests.bench.ingest
 	$(BIN)/python -m tests.bench.join

@@ -66,7 +66,7 @@ def write_fleet(path: Path, flows: int, *, hosts: int = HOSTS, days: int = DAYS,
     with open_store(path, create=True, write=True) as store:
         for day in range(days):
             date = str(np.datetime64(_BEGIN_S + day * 86400, "s").astype("datetime64[D]"))
-            for host, tables in _day_of_fleet(day, per_day, hosts, np.random.default_rng((seed, day))):
+            for host, tables in day_of_fleet(day, per_day, hosts, np.random.default_rng((seed, day))):
                 digest = f"{seed:08x}{day:028x}{host:028x}"
                 store.add_batch(_name(host), date, [TakenSegment(digest, "", day, tables)])
                 sums += [tables[record].num_rows for record in (SegmentHeader, ProcessRecord, SocketRecord)]
@@ -74,10 +74,10 @@ def write_fleet(path: Path, flows: int, *, hosts: int = HOSTS, days: int = DAYS,
     return Counted(per_day * hosts * days, *(int(each) for each in sums))
 
 
-def _day_of_fleet(
+def day_of_fleet(
     day: int, per_host: int, hosts: int, rng: np.random.Generator
 ) -> Iterator[tuple[int, dict[type[Any], pa.Table]]]:
-    """All rows of one day, host by host."""
+    """All rows of one day, host by host: the number of a host, and its tables."""
     servers = np.arange(0, hosts, SERVING)
     count = per_host * hosts
     caller = np.repeat(np.arange(hosts), per_host)
