@@ -10,9 +10,15 @@ from ibis.config import Config
 from line import expressions
 from sqlglot import exp
 
+from whoneeds.analysis.attempts import name_services
+from whoneeds.analysis.causal import CausalSettings, count_orders, count_timed, select_timed
+from whoneeds.analysis.changes import compare_amounts, compare_usage, count_margins, keep_changed
 from whoneeds.analysis.coverage import count_ends, count_unknown_ends, summarize_gaps, summarize_hosts
+from whoneeds.analysis.evidence import weigh_dependencies
+from whoneeds.analysis.failures import measure_failures_of
 from whoneeds.analysis.filters import Filters, Hours, measure_observation, select_flows
 from whoneeds.analysis.macroscope import extract_dependencies
+from whoneeds.analysis.missed import summarize_missed
 from whoneeds.analysis.paths import (
     count_members,
     find_answerers,
@@ -20,6 +26,12 @@ from whoneeds.analysis.paths import (
     find_links,
     group_instances,
 )
+from whoneeds.analysis.population import place_applications, spread_services
+from whoneeds.analysis.ranges import list_own_addresses
+from whoneeds.analysis.scans import count_failing, find_bursts
+from whoneeds.analysis.slices import Slices, measure_slices
+from whoneeds.analysis.traffic import measure_traffic
+from whoneeds.analysis.usage import measure_usage
 from whoneeds.collector.applications import find_applications, mark_parts
 from whoneeds.collector.clocks import compare_clocks, find_shifts, find_steps
 from whoneeds.collector.destinations import find_destinations
@@ -27,8 +39,9 @@ from whoneeds.collector.flows import FlowSettings
 from whoneeds.collector.instances import find_uses
 from whoneeds.collector.local_uses import find_local_uses
 from whoneeds.collector.replicas import find_replicas
+from whoneeds.collector.traits import find_traits
 from whoneeds.collector.watched import join_watched
-from whoneeds.model.conclusions import ApplicationInstance, Attribution, Dependency, ServiceUse
+from whoneeds.model.conclusions import ApplicationInstance, Attribution, Dependency, ServiceTrait, ServiceUse
 from whoneeds.model.evidence import (
     FlowRecord,
     Gap,
@@ -41,6 +54,7 @@ from whoneeds.model.evidence import (
     WireFlow,
 )
 from whoneeds.model.schema import table_name
+from whoneeds.pipeline import read_shipped_scorecard
 from whoneeds.store.columns import ibis_schema
 
 
@@ -68,10 +82,14 @@ def rest_of_the_line():
     called = keep(find_destinations(used, table(NameRecord), keep=keep))
     grouped = group_instances(instances)
     answerers = keep(find_answerers(table(FlowRecord), table(Attribution), find_applications(processes, keep)))
+    seen = table(FlowRecord), table(SocketRecord), processes, table(NameRecord)
     watched = table(WireFlow), table(TranslationRecord), table(SegmentHeader)
     made = {
         "watched": join_watched(table(FlowRecord), *watched, keep, read)[0],
         "dependency": extract_dependencies(uses, instances),
+        "service_trait": find_traits(uses, *seen),
+        "dependency by evidence": weigh_dependencies(uses, table(ServiceTrait), read_shipped_scorecard()),
+        "application_coverage": summarize_missed(processes, table(SegmentHeader), table(Gap)),
         "filtered": select_flows(table(FlowRecord), chosen, table(SegmentHeader)),
         "observed": measure_observation(table(SegmentHeader), chosen),
         "replica_set": find_replicas(used, called, keep),
@@ -89,7 +107,34 @@ def rest_of_the_line():
             table(FlowRecord), table(Attribution), table(SocketRecord), table(SegmentHeader)
         ),
     }
-    return made | held
+    return made | held | profiles(keep)
+
+
+def profiles(keep):
+    """Expressions that `whoneeds profile` asks."""
+    attempts = table(FlowRecord).mutate(
+        app=ibis.literal("a"), host=ibis.literal("h"), pid=ibis.literal(1, "int64"), address=ibis.literal("10.0.0.1"),
+        user=ibis.null("string"), failed=ibis._["end"] == "rejected",
+    )  # fmt: skip
+    attempts = keep(name_services(keep(attempts), table(Dependency)))
+    days, settings = Slices(0, 10**9, 4), CausalSettings()
+    usage, amounts = compare_usage(attempts, days, 2), compare_amounts(attempts, days, 2)
+    return {
+        "usage": measure_usage(attempts, by_user=True),
+        "traffic": measure_traffic(attempts, table(FlowRecord), by_user=True),
+        "failures": measure_failures_of(attempts, by_user=True),
+        "slices": measure_slices(attempts, table(SegmentHeader), days),
+        "orders": count_orders(select_timed(attempts, settings), settings),
+        "timed": count_timed(attempts, settings),
+        "bursts": find_bursts(attempts, 60, 0, 10**9),
+        "failing": count_failing(attempts, 0, 10**9),
+        "changed usage": keep_changed(usage),
+        "changed amounts": keep_changed(amounts),
+        "margins of usage": count_margins(usage),
+        "margins of amounts": count_margins(amounts),
+        "places": place_applications(attempts, own=list_own_addresses(table(SegmentHeader))),
+        "spread": spread_services(table(Dependency)),
+    }
 
 
 @pytest.fixture(scope="module")
