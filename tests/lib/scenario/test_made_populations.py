@@ -12,6 +12,7 @@ import pytest
 from whoneeds.model.errors import SettingsError
 from whoneeds.model.evidence import NameRecord
 from whoneeds.scenario import TABLE_2, PopulationSettings, make_population, observe, preset
+from whoneeds.scenario.habits import Action, Application
 
 
 def digest(table: pa.Table) -> str:
@@ -183,6 +184,14 @@ def test_bad_presets():
         preset("mainframes")
     with pytest.raises(SettingsError, match="colour"):
         preset("laptops", colour="red")
+
+
+def test_bad_habits():
+    """A way to begin or to live that there is none of is refused."""
+    with pytest.raises(SettingsError, match="sometimes"):
+        Action("sometimes", ())
+    with pytest.raises(SettingsError, match="forever"):
+        Application("clock", (), lifetime="forever")
 
 
 def test_smallest_population():

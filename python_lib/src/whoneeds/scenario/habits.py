@@ -9,6 +9,8 @@ static dependency of who makes the connection; one whose port is drawn from `Por
 
 from dataclasses import dataclass
 
+from whoneeds.model.errors import SettingsError
+
 #: How the begin of an action is found: with the process or its new address, at random, every so often since the
 #: process began, at fixed times of the clock, or held open all the time.
 TIMINGS = ("start", "random", "periodic", "clock", "held")
@@ -121,6 +123,9 @@ class Action:
     pool: int = 1
     share: float = 1.0
 
+    def __post_init__(self) -> None:
+        _check_word("timing of an action", self.timing, TIMINGS)
+
 
 @dataclass(frozen=True)
 class Application:
@@ -163,6 +168,9 @@ class Application:
     uid: int = -1
     listens: tuple[tuple[str, int], ...] = ()
 
+    def __post_init__(self) -> None:
+        _check_word("lifetime of an application", self.lifetime, LIFETIMES)
+
 
 @dataclass(frozen=True)
 class Place:
@@ -187,6 +195,13 @@ class Place:
     hosts: tuple[int, ...] = ()
     domains: tuple[str, ...] = ()
     choice: str = "balanced"
+
+
+def _check_word(what: str, word: str, words: tuple[str, ...]) -> None:
+    if word not in words:
+        raise SettingsError(
+            what, expected="one of " + ", ".join(words), found=ascii(word)[:80], remedy="see whoneeds.scenario.habits"
+        )
 
 
 def static_services(applications: tuple[Application, ...]) -> frozenset[tuple[str, str, int]]:
