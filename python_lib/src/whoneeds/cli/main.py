@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from whoneeds import __version__
-from whoneeds.cli import facts, flows, graph, intake, line, profile, queries, store, trace
+from whoneeds.cli import evaluate, facts, flows, graph, intake, line, profile, queries, store, trace
 from whoneeds.cli.engine import as_limit
 from whoneeds.cli.outcome import FAILED, INTERRUPTED, exit_code_of, explain, say
 from whoneeds.cli.verbs import as_it_stands
@@ -33,7 +33,7 @@ def _show_version(wanted: bool) -> None:
 
 
 #: Modules of verbs, in the order of the line.
-GROUPS = (trace, flows, intake, line, facts, queries, graph, profile, store)
+GROUPS = (trace, flows, intake, line, facts, queries, graph, profile, evaluate, store)
 _EXAMPLES = [examples[0] for group in GROUPS for examples in group.EXAMPLES.values()]
 
 
