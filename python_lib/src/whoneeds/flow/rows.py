@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """From the meter's numbers to columns and to wire flows."""
 
-import csv
-import io
 from collections.abc import Iterator
 from typing import Any
 
@@ -105,9 +103,9 @@ def make_lines(done: Any, host: str, label: str) -> bytes:
 
 def _cell(text: str) -> bytes:
     """A cell of CSV, in quotes if it needs them."""
-    written = io.StringIO()
-    csv.writer(written, lineterminator="").writerow([text, ""])  # a cell that is alone is never left empty
-    return written.getvalue()[:-1].encode("utf-8", errors="backslashreplace")
+    if any(character in text for character in ',"\r\n'):
+        text = '"' + text.replace('"', '""') + '"'
+    return text.encode("utf-8", errors="backslashreplace")
 
 
 def _make_word_table() -> Any:
