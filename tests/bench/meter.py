@@ -39,7 +39,8 @@ def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.meter", description=__doc__.splitlines()[0])
     parser.add_argument("--flows", type=int, default=100_000, help="conversations of fifty packets (100000)")
-    parser.add_argument("--whole", type=int, default=20_000, help="the same in the capture of whole packets (20000)")
+    parser.add_argument("--whole", type=int, default=100_000, help="the same in the capture of whole packets (100000)")
+    parser.add_argument("--nfstream", default=sys.executable, help="a Python that has nfstream (this one)")
     parser.add_argument("--rounds", type=int, default=2, help="runs of each; the best counts (2)")
     parser.add_argument("--out", type=Path, default=Path("build/bench-meter.json"), help="the results as JSON")
     asked = parser.parse_args()
@@ -55,11 +56,13 @@ def main() -> int:
             path = folder / "headers.pcap"
             write_capture(path, count, whole=False)
             rows.append(row_of("ours", "headers", count, best([*own, str(path)], folder, asked.rounds)))
-        rows += beside(path, "headers", asked.flows, folder, asked.rounds)
+            if count == asked.flows // 16:
+                rows += beside(slow_ones(path, asked.nfstream, folder), "headers", count, folder, 1)
+        rows += beside(quick_ones(path, folder), "headers", asked.flows, folder, asked.rounds)
         path.unlink()
         write_capture(path, asked.whole, whole=True)
         rows.append(row_of("ours", "whole", asked.whole, best([*own, str(path)], folder, asked.rounds)))
-        rows += beside(path, "whole", asked.whole, folder, asked.rounds)
+        rows += beside(quick_ones(path, folder), "whole", asked.whole, folder, asked.rounds)
     tell(rows, start, compiled)
     machine = {"kernel": platform.release(), "python": platform.python_version(), "processors": os.cpu_count()}
     asked.out.parent.mkdir(parents=True, exist_ok=True)
@@ -117,25 +120,47 @@ def packet_of(number: int, step: int) -> bytes:
     return b"\x02\0\0\0\0\x01\x02\0\0\0\0\x02\x08\0" + header[:10] + struct.pack("!H", checksum) + header[12:] + body
 
 
-def beside(path: Path, kind: str, flows: int, folder: Path, rounds: int) -> list[dict[str, Any]]:
-    """The other meters on the same capture."""
-    for name in ("nfcapd", "tshark"):
-        (folder / name).mkdir(exist_ok=True)
-    # softflowd never ends on a file without its option for a control socket; tshark sums conversations of TCP
-    contestants: dict[str, Sequence[str]] = {
+def quick_ones(path: Path, folder: Path) -> dict[str, Sequence[str]]:
+    """Meters that are written in C: the names of their commands, and how each reads a capture."""
+    (folder / "nfcapd").mkdir(exist_ok=True)
+    # softflowd never ends on a file without its option for a control socket
+    return {
         "argus": ("argus", "-X", "-r", str(path), "-w", str(folder / "argus.out")),
-        "nfpcapd": ("nfpcapd", "-r", str(path), "-l", str(folder / "nfcapd")),
+        "nfpcapd": ("nfpcapd", "-r", str(path), "-w", str(folder / "nfcapd")),
         "softflowd": ("softflowd", "-d", "-c", "none", "-p", "none", "-n", "127.0.0.1:9", "-r", str(path)),
-        "tshark": ("tshark", "-q", "-n", "-r", str(path), "-z", "conv,tcp"),
     }
+
+
+_NFSTREAM = """
+import sys
+from nfstream import NFStreamer
+if __name__ == "__main__":
+    print(sum(1 for flow in NFStreamer(source=sys.argv[1], n_dissections=0, n_meters=1)))
+"""
+
+
+def slow_ones(path: Path, python: str, folder: Path) -> dict[str, Sequence[str]]:
+    """Those that look at everything in a packet; nfstream does not where it is told so."""
+    found: dict[str, Sequence[str]] = {"tshark": ("tshark", "-q", "-n", "-r", str(path), "-z", "conv,tcp")}
+    if subprocess.run([python, "-c", "import nfstream"], capture_output=True, check=False).returncode:
+        print(f"skipped: nfstream: {python} does not have it")
+    else:
+        program = folder / "with_nfstream.py"
+        program.write_text(_NFSTREAM)
+        found["nfstream"] = (python, str(program), str(path))
+    return found
+
+
+def beside(
+    contestants: dict[str, Sequence[str]], kind: str, flows: int, folder: Path, rounds: int
+) -> list[dict[str, Any]]:
+    """Other meters on the same capture."""
     rows = []
     for name, command in contestants.items():
         program = shutil.which(command[0]) or shutil.which(command[0], path="/usr/sbin:/sbin")
         if program is None:
             print(f"skipped: {name}: it is not installed")
             continue
-        if name == "tshark" and flows > 20_000:
-            continue  # it keeps every packet's state, and takes minutes
         rows.append(row_of(name, kind, flows, best([program, *command[1:]], folder, rounds)))
     return rows
 
@@ -149,6 +174,8 @@ def run(command: Sequence[str], folder: Path) -> Spent:
     """Run a command to its end; what it took."""
     with (folder / "said").open("wb") as said:
         environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache")}
+        # as of an installed command, whose own modules need not be compiled each time
+        environment |= {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(folder / "bytecode")}
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said, env=environment)
         until_s = time.monotonic() + 600
         while True:
