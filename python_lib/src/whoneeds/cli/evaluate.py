@@ -82,13 +82,50 @@ def macroscope(
     kept: Annotated[
         Path | None, typer.Option("--keep", metavar="FILE", help="Keep each seed's rows there, and go on from them.")
     ] = None,
+    store: Annotated[
+        Path | None, typer.Option("--store", metavar="DIR", help="Judge on your own analysed store instead.")
+    ] = None,
+    known_services: Annotated[
+        Path | None,
+        typer.Option(
+            "--known-services",
+            metavar="FILE",
+            help="With --store: services that are looked after, one a line: tcp/443, or tcp/5432 10.0.0.0/24.",
+        ),
+    ] = None,
+    answers: Annotated[
+        Path | None,
+        typer.Option(
+            "--answers",
+            metavar="FILE",
+            help="With --store: what the operators say, as CSV: application,tcp/5432,static or transient.",
+        ),
+    ] = None,
+    probe: Annotated[
+        bool,
+        typer.Option(
+            "--probe",
+            help="With --store: open a TCP connection to what is not known, up to 500, and close each at once.",
+        ),
+    ] = False,
     form: FormatOption = Format.TABLE,
 ) -> None:
     """Judge Macroscope's rule, our evidence, Orion, Sherlock and NSDMiner on populations whose truth is known.
 
     Found and false are shares of the number of true static dependencies, mean over seeds with the interval that holds
     the true mean with 95 %. Orion and Sherlock are given the best seed service for each application.
+
+    With --store, what is true of your own fleet is what you know of it: an answer first, then a known service, then
+    whether somebody answers a probe; what nothing speaks of is taken for transient, and counted as assumed.
     """
+    if store is not None:
+        _print(_judge_own(store, known_services, answers, asks=probe), "store", form)
+        raise typer.Exit(DONE)
+    if known_services is not None or answers is not None or probe:
+        raise SettingsError(
+            "--known-services, --answers and --probe", expected="--store beside them", found="none",
+            remedy="populations bring their own truth",
+        )  # fmt: skip
     from whoneeds.evaluation.macroscope import PARTS, Question
     from whoneeds.evaluation.repetition import sum_up, walk_seeds
     from whoneeds.scenario import preset
@@ -105,6 +142,49 @@ def macroscope(
     rows = walk_seeds(question, range(seed0, seed0 + seeds), processes=processes, kept=kept, progress=_Progress().tell)
     _print(sum_up(rows), scenario.value, form)
     raise typer.Exit(DONE)
+
+
+def _judge_own(store: Path, known: Path | None, answers: Path | None, *, asks: bool) -> list[dict[str, Any]]:
+    """Label what a store holds, and judge all methods by that."""
+    from whoneeds.evaluation.known_services import label, read_answers, read_known_services
+    from whoneeds.evaluation.own_data import find_called
+    from whoneeds.evaluation.own_store import evaluate_store
+    from whoneeds.evaluation.probe import ProbeSettings, plan_probe, probe
+    from whoneeds.evaluation.repetition import sum_up
+    from whoneeds.model.conclusions import ServiceUse
+    from whoneeds.pipeline import require
+    from whoneeds.store.session import open_store
+
+    if known is None and answers is None and not asks:
+        raise SettingsError(
+            "truth of a store", expected="--known-services FILE, --answers FILE or --probe", found="none of them",
+            remedy="write down the services that you look after, one a line: tcp/443, or tcp/5432 10.0.0.0/24",
+        )  # fmt: skip
+    services = read_known_services(_read_text("--known-services", known))
+    said = read_answers(_read_text("--answers", answers))
+    with open_store(store) as opened:
+        require(opened, ServiceUse, "whoneeds analyze")
+        called = find_called(opened.table, opened.read)
+        reachable: frozenset[tuple[str, str, int]] = frozenset()
+        if asks:
+            settings = ProbeSettings()
+            open_ones = [key for key, each in label(called, services, answers=said).items() if each.by == "assumed"]
+            plan = plan_probe((place for key in open_ones for place in called[key]), settings)
+            say(f"eval: {plan.describe(settings)}")
+            reachable = probe(plan.places, settings)
+        rows = evaluate_store(opened, label(called, services, reachable, said))
+    return sum_up({"seed": 0, **row} for row in rows)
+
+
+def _read_text(option: str, path: Path | None) -> str:
+    if path is None:
+        return ""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(
+            option, expected="a text file in UTF-8", found=f"{ascii(str(path))[1:-1][:200]}: {type(error).__name__}"
+        ) from error
 
 
 class _Progress:
@@ -152,5 +232,6 @@ EXAMPLES: Examples = {
         "whoneeds eval macroscope --scenario few-laptops --seeds 3",
         "whoneeds eval macroscope --part table2 --part table3 --seeds 20 --keep build/eval-laptops.jsonl",
         "whoneeds eval macroscope --scenario servers --variant held_out --format json",
+        "whoneeds eval macroscope --store found --known-services known.txt --answers answers.csv",
     ),
 }

@@ -18,6 +18,7 @@ _TITLES = {
     "fig6": "Fig. 6: elephants and mice",
     "fig9": "Fig. 9: usage frequency in slices of two days",
     "calibration": "Probabilities held against what is true",
+    "labels": "Labels: what they rest on, and how many of them say static",
 }
 #: Columns that tell rows of a part apart, with their titles.
 _KEYS = {
@@ -29,7 +30,7 @@ _SHARES = {
     "accuracy": "ACCURACY", "trivial_accuracy": "TRIVIAL", "usage_share": "USAGE", "stated": "STATED",
     "true_share": "TRUE", "error": "ERROR",
 }  # fmt: skip
-_COUNTS = {"found": "FOUND", "false": "FALSE", "missed": "MISSED", "count": "COUNT"}
+_COUNTS = {"found": "FOUND", "false": "FALSE", "missed": "MISSED", "count": "COUNT", "true": "TRUE"}
 
 
 def describe_part(part: str, rows: Sequence[Row]) -> tuple[str, list[Shown]]:
