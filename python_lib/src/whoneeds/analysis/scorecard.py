@@ -148,5 +148,5 @@ def _require(legal: bool, what: str, expected: str, found: Any) -> None:
     if not legal:
         raise SettingsError(
             f"scorecard: {what}", expected=expected[:200], found=ascii(found)[:80],
-            remedy="make it anew: whoneeds eval train",
+            remedy="make it anew: python -m whoneeds.evaluation.train",
         )  # fmt: skip
