@@ -103,13 +103,15 @@ def merge_sockets(sockets: ibis.Table, segments: ibis.Table, keep: Keep) -> ibis
 
 
 def _number(segments: ibis.Table) -> ibis.Table:
-    """What a row needs of its segment: ``placed`` (the segment's number in time, and where the host was), ``mark``."""
-    rows = segments.select("segment_id", "host", "boot_id", "period_s", "location", "opened_ns")
-    latest = ibis.row_number().over(order_by=[rows.opened_ns, rows.segment_id])
-    turn = ibis.row_number().over(group_by=[rows.host, rows.boot_id], order_by=[rows.opened_ns, rows.segment_id])
+    """What a row needs of its segment: ``placed`` (its number on the host, and where that was), ``mark``."""
+    rows = segments.select("segment_id", "host", "period_s", "location", "opened_ns")
+    latest = ibis.row_number().over(group_by=rows.host, order_by=[rows.opened_ns, rows.segment_id])
     place = ibis.cases(*((rows.location == word, number) for number, word in enumerate(LOCATIONS)))
     return rows.select(
-        "segment_id", "period_s", placed=latest * len(LOCATIONS) + place, mark=ibis.literal(1, "int64") << turn % _MARKS
+        "segment_id",
+        "period_s",
+        placed=latest * len(LOCATIONS) + place,
+        mark=ibis.literal(1, "int64") << latest % _MARKS,
     )
 
 
