@@ -151,21 +151,28 @@ def _judge(steps: ibis.Table, keep: Keep) -> ibis.Table:
     rows = _match(places, clients, _CLIENT)
     expected = rows.called.cast("float64") * (rows.called - 1).cast("float64") / rows.calls.cast("float64")
     fewer = expected - rows.repeats.cast("float64") >= expected.sqrt() * 3.0
-    rows = rows.mutate(fewer=fewer.cast("int64"), weight=rows.rank2_sum * rows.rank2_sum / rows.ranked.cast("float64"))
+    rows = rows.mutate(
+        fewer=fewer.cast("int64"), weight=rows.rank2_sum * rows.rank2_sum / _divisor(rows.ranked.cast("float64"))
+    )
     verdict = rows.group_by(*_CLIENT).agg(
         places=rows.count(), fewer=rows.fewer.sum().cast("int64"), weight=rows.weight.sum()
     )
     verdict = _match(_match(verdict, clients, _CLIENT), uneven, _CLIENT)
     number = verdict.pauses.cast("float64")
-    spread = verdict.weight * 3.0 / (number * (number + 1.0)) - (number + 1.0) * 3.0
-    tied = ibis.literal(1.0) - verdict.tied / (number * number * number - number)
-    freedom = (verdict.places - 1).cast("float64")
+    spread = verdict.weight * 3.0 / _divisor(number * (number + 1.0)) - (number + 1.0) * 3.0
+    tied = ibis.literal(1.0) - verdict.tied / _divisor(number * number * number - number)
+    freedom = _divisor((verdict.places - 1).cast("float64"))
     ninth = ibis.literal(2.0 / 9.0) / freedom
     root = ibis.literal(1.0) - ninth + ninth.sqrt() * _UPPER
     same_pause = (spread <= freedom * root * root * root * tied).fill_null(False)
     takes_turns = (verdict.fewer == verdict.places) & same_pause & (verdict.short * 10 >= verdict.pauses)
     taken = verdict.filter(takes_turns).select(*_CLIENT)
     return _match(rows, taken, _CLIENT, "semi").select(*_CLIENT, "place", "repeats")
+
+
+def _divisor(number: Any) -> Any:
+    """The number, unknown if it is zero: of too few pauses or one place nothing follows, on any engine."""
+    return number.nullif(0.0)
 
 
 def _match(left: ibis.Table, right: ibis.Table, key: Sequence[str], how: str = "inner") -> ibis.Table:
