@@ -118,7 +118,7 @@ def test_help_has_an_example_for_every_verb(whoneeds):
         for verb, examples in group.EXAMPLES.items():
             assert examples[0] in everything
             if verb.__name__ != "trace":
-                words = [getattr(group, "NAME", None), verb.__name__]
+                words = [getattr(group, "NAME", None), verb.__name__.replace("_", "-")]
                 told = whoneeds(*filter(None, words), "--help").out
                 assert all(example in told for example in examples)
 
