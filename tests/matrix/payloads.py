@@ -103,11 +103,11 @@ def host_facts(planting: Planting, host: str, channel: str, usage: str, *, brace
 NEED = {
     "app": "app", "kind": "static", "protocol": "tcp", "port": 5432, "address": "10.0.0.1", "host": None,
     "provider": None, "usage_share": 0.5, "support": 1, "flows": 1, "orig_bytes": None, "resp_bytes": 0,
-    "first_ns": 1, "last_ns": 2,
+    "first_ns": 1, "last_ns": 2, "probability": None, "grounds": None, "name": None, "any_of": None,
 }  # fmt: skip
 DEPENDENT = {
     "host": "other", "app": "app", "kind": "static", "protocol": "tcp", "port": 80, "provider": None, "support": 1,
-    "flows": 1, "first_ns": 1, "last_ns": 2,
+    "flows": 1, "first_ns": 1, "last_ns": 2, "probability": None,
 }  # fmt: skip
 PROVISION = {
     "app": None, "protocol": "tcp", "port": 80, "loopback_only": False, "needed_by_hosts": [], "needed_by_apps": [],

@@ -10,7 +10,7 @@ from shop import TRUTH, build_shop, collect, edges
 
 from whoneeds import pipeline
 from whoneeds.analysis.filters import Filters
-from whoneeds.model.conclusions import ApplicationInstance, Attribution, Dependency, LocalUse, ServiceUse
+from whoneeds.model.conclusions import ApplicationInstance, Attribution, Dependency, LocalUse, ServiceTrait, ServiceUse
 from whoneeds.model.destinations import Destination, ReplicaSet
 from whoneeds.model.errors import StoreError
 from whoneeds.model.evidence import FlowRecord
@@ -55,7 +55,7 @@ def test_steps_are_told_in_order(walked):
     assert [step.name for step in walked[1]] == ["ingest", "flows", "attribute", "instances", "dependencies"]
     tables = [table for step in walked[1] for table in step.rows]
     named = (Destination, ReplicaSet)
-    derived = (FlowRecord, Attribution, ApplicationInstance, ServiceUse, *named, LocalUse, Dependency)
+    derived = (FlowRecord, Attribution, ApplicationInstance, ServiceUse, *named, ServiceTrait, LocalUse, Dependency)
     assert tables == ["segment", *(table_name(record) for record in derived)]
     empty = {table for step in walked[1] for table in step.rows if not step.rows[table]}
     assert empty == {table_name(ReplicaSet)}

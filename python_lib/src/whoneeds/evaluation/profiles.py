@@ -299,7 +299,7 @@ def main() -> int:
 
 
 def _rate(rows: list[dict[str, Any]], wanted: str, found: str, false: str, hits: str | None = None) -> dict[str, Any]:
-    sums = {name: sum(row[name] for row in rows) for name in {wanted, found, false, hits or found}}
+    sums = {name: sum(row[name] for row in rows) for name in (wanted, found, false, hits or found)}
     claims = sums[hits or found] + sums[false]
     return {
         wanted: sums[wanted], found: sums[found], false: sums[false],

@@ -312,7 +312,9 @@ def _used_edges(name: str, weights: Any) -> tuple[float, ...]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train, and write the document."""
-    parser = argparse.ArgumentParser(prog="python -m whoneeds.evaluation.train", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m whoneeds.evaluation.train", description=__doc__.split("\n", maxsplit=1)[0]
+    )
     shipped = Path(whoneeds.__file__).parent / "analysis" / "scorecard.json"
     parser.add_argument("--out", type=Path, default=shipped, help="where the scorecard is written (%(default)s)")
     chosen = parser.parse_args(arguments)

@@ -6,10 +6,10 @@ there escaped, and what nobody can see made visible, so that no name adds a node
 nodes are numbers that this page gives.
 """
 
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from xml.etree import ElementTree
 
 from whoneeds.render.quantity import tell_share
 from whoneeds.render.views import name_parts

@@ -12,7 +12,54 @@ Row = Mapping[str, Any]
 _APP = Shown("APPLICATION", lambda row: row["app"] or UNKNOWN)
 _NAMELESS = Shown("APPLICATION", lambda row: row["app"] or "(not known)")
 _USER = Shown("USER", lambda row: row["user"] or "not known")
-_SERVICE = Shown("SERVICE", lambda row: tell_service(row))
+
+
+def tell_service(row: Row) -> str:
+    """A service in words.
+
+    Examples
+    --------
+    >>> tell_service({"protocol": "tcp", "port": 443}), tell_service({"protocol": "udp", "port": None, "ports": 7})
+    ('tcp/443', 'udp, 7 ports')
+    """
+    if row["port"] is not None:
+        return f"{row['protocol']}/{row['port']}"
+    return f"{row['protocol']}, {row['ports']} ports" if "ports" in row else f"{row['protocol']}, several ports"
+
+
+def tell_finding(row: Row) -> str:
+    """What was found, how much of it, and against what, in words.
+
+    Parameters
+    ----------
+    row : mapping
+        With the columns of `whoneeds.analysis.findings.COLUMNS`.
+    """
+    if row["what"] == "port_scan":
+        usual = "" if row["usual_most"] is None else f"; at most {row['usual_most']} in another instance"
+        asked = f"{tell_count(row['services'], 'service')} on {tell_count(row['addresses'], 'address', 'addresses')}"
+        return (
+            f"{row['targets']} targets without an answer in {row['window_s']} s, in all {asked}{usual}; "
+            f"against {_AGAINST[row['against']]}"
+        )
+    now = f"{row['now']} of {row['now_of']} days, before {row['before']} of {row['before_of']}"
+    if row["fleet_before_of"] is not None:
+        return f"used in {now}; on all hosts before in {row['fleet_before']} of {row['fleet_before_of']}"
+    words = {
+        "sends_more": "sent", "receives_more": "received", "traffic_moved": "of what was sent went there",
+        "fails_more": "of attempts failed",
+    }  # fmt: skip
+    whole = row["what"] in ("sends_more", "receives_more")
+    above = tell_bytes(int(row["threshold"])) if whole else tell_share(row["threshold"])
+    return f"more than {above} {words[row['what']]} on {now}"
+
+
+def _place(row: Row) -> str:
+    pid = "" if row["pid"] is None else f"[{row['pid']}]"
+    return f"{row['app']}{pid}@{row['host']}"
+
+
+_SERVICE = Shown("SERVICE", tell_service)
 _SENT = Shown("SENT", lambda row: tell_bytes(row["orig_bytes"]), 60, right=True)
 _SENT_SHARE = Shown("OF SENT", lambda row: _share(row["orig_share"]), 90, right=True)
 _RECEIVED = Shown("RECEIVED", lambda row: tell_bytes(row["resp_bytes"]), 61, right=True)
@@ -44,7 +91,7 @@ _FAILURES = [
 ]  # fmt: skip
 _CAUSAL = [
     _APP, Shown("FIRST", lambda row: f"{row['before_protocol']}/{row['before_port']}"),
-    Shown("THEN", lambda row: tell_service(row)),
+    Shown("THEN", tell_service),
     Shown("OF BEGINS", lambda row: f"{row['preceded']}/{row['begins']}", right=True),
     Shown("SHARE", lambda row: tell_share(row["preceded_share"]), 90, right=True),
     Shown("BY CHANCE", lambda row: tell_share(row["expected_share"]), 85, right=True),
@@ -63,9 +110,9 @@ _SLICES = [
 ]  # fmt: skip
 _FINDINGS = [
     Shown("WHAT", lambda row: str(row["what"]).replace("_", " ")),
-    Shown("WHERE", lambda row: _place(row)),
+    Shown("WHERE", _place),
     Shown("SERVICE", lambda row: tell_service(row) if row["protocol"] else UNKNOWN, 70),
-    Shown("FINDING", lambda row: tell_finding(row)),
+    Shown("FINDING", tell_finding),
     Shown("CORRECTED", lambda row: _chance(row["q_value"]), 85, right=True),
     Shown("FROM", lambda row: _instant(row["first_ns"]), 40),
     Shown("TO", lambda row: _instant(row["last_ns"]), 30),
@@ -117,51 +164,6 @@ def sort_profile(view: str, rows: Sequence[Row]) -> list[Row]:
         return list(rows)
     names = ("app", "user", "protocol", "port", "kind")
     return sorted(rows, key=lambda row: (*keys[view](row), *(_sortable(row.get(name)) for name in names)))
-
-
-def tell_service(row: Row) -> str:
-    """A service in words.
-
-    Examples
-    --------
-    >>> tell_service({"protocol": "tcp", "port": 443}), tell_service({"protocol": "udp", "port": None, "ports": 7})
-    ('tcp/443', 'udp, 7 ports')
-    """
-    if row["port"] is not None:
-        return f"{row['protocol']}/{row['port']}"
-    return f"{row['protocol']}, {row['ports']} ports" if "ports" in row else f"{row['protocol']}, several ports"
-
-
-def tell_finding(row: Row) -> str:
-    """What was found, how much of it, and against what, in words.
-
-    Parameters
-    ----------
-    row : mapping
-        With the columns of `whoneeds.analysis.findings.COLUMNS`.
-    """
-    if row["what"] == "port_scan":
-        usual = "" if row["usual_most"] is None else f"; at most {row['usual_most']} in another instance"
-        asked = f"{tell_count(row['services'], 'service')} on {tell_count(row['addresses'], 'address', 'addresses')}"
-        return (
-            f"{row['targets']} targets without an answer in {row['window_s']} s, in all {asked}{usual}; "
-            f"against {_AGAINST[row['against']]}"
-        )
-    now = f"{row['now']} of {row['now_of']} days, before {row['before']} of {row['before_of']}"
-    if row["fleet_before_of"] is not None:
-        return f"used in {now}; on all hosts before in {row['fleet_before']} of {row['fleet_before_of']}"
-    words = {
-        "sends_more": "sent", "receives_more": "received", "traffic_moved": "of what was sent went there",
-        "fails_more": "of attempts failed",
-    }  # fmt: skip
-    whole = row["what"] in ("sends_more", "receives_more")
-    above = tell_bytes(int(row["threshold"])) if whole else tell_share(row["threshold"])
-    return f"more than {above} {words[row['what']]} on {now}"
-
-
-def _place(row: Row) -> str:
-    pid = "" if row["pid"] is None else f"[{row['pid']}]"
-    return f"{row['app']}{pid}@{row['host']}"
 
 
 def _volume(row: Row) -> int:

@@ -31,4 +31,7 @@ def teach_fetch() -> None:
 
     @overload(fetch, inline="always")
     def _fetch(_array, _at):
-        return lambda _array, _at: prefetch(_array, _at)
+        def ask(_array: Any, _at: Any) -> Any:
+            return prefetch(_array, _at)
+
+        return ask

@@ -113,4 +113,4 @@ def write_code(path: Path, code: bytes) -> None:
 
 def _by_use(folder: Path) -> Iterator[Path]:
     files = [(one.stat().st_mtime_ns, one) for one in folder.glob("*" + _SUFFIX)]
-    return (one for _, one in sorted(files, reverse=True))
+    return (one for _changed_ns, one in sorted(files, reverse=True))
