@@ -31,7 +31,7 @@ def teach_fetch() -> None:
 
     @overload(fetch, inline="always")
     def _fetch(_array, _at):
-        def ask(_array: Any, _at: Any) -> Any:
+        def ask(_array, _at):
             return prefetch(_array, _at)
 
         return ask
