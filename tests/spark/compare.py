@@ -21,7 +21,7 @@ from tests.bench.fleet_evidence import write_fleet
 from tests.spark.cluster import WORKERS, run_cluster
 from tests.spark.fleets import gather_fleets, same_rows, write_fleets
 from tests.spark.wires import write_watched
-from whoneeds import pipeline
+from whoneeds import pipeline, questions, sources
 from whoneeds.analysis.consumers import count_consumers
 from whoneeds.analysis.coverage import count_ends, count_unknown_ends, summarize_gaps, summarize_hosts
 from whoneeds.analysis.filters import Filters, Hours, measure_observation
@@ -53,8 +53,8 @@ def walk(path: Path, settings: EngineSettings) -> dict[str, pa.Table]:
         ends = (table(FlowRecord), table(Attribution), table(SocketRecord), table(SegmentHeader))
         asked: dict[str, Any] = {
             "connections": join_connections(table(FlowRecord), table(Attribution), table(ProcessRecord)),
-            "narrowed": pipeline.find_connections(store, NARROWED),
-            "population": pipeline.find_population(store, NARROWED)[1],
+            "narrowed": questions.find_connections(store, NARROWED),
+            "population": sources.find_population(store, NARROWED)[1],
             "observed": measure_observation(table(SegmentHeader), NARROWED),
             "consumers": count_consumers(table(ServiceUse), table(Dependency)),
             "hosts": summarize_hosts(table(SegmentHeader)),
@@ -63,7 +63,7 @@ def walk(path: Path, settings: EngineSettings) -> dict[str, pa.Table]:
             "unknown ends": count_unknown_ends(*ends),
         }
         made = {name: store.read(rows) for name, rows in asked.items()}
-        net = vars(pipeline.find_net(store, None))
+        net = vars(questions.find_net(store, None))
     made |= {name: pa.Table.from_pylist(rows) for name, rows in net.items() if rows}
     made = {name: rows.sort_by([(column, "ascending") for column in rows.column_names]) for name, rows in made.items()}
     files = {name: path / "conclusions" / f"{name}.parquet" for name in (*TABLES, *WATCHED)}

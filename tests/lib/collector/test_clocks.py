@@ -7,7 +7,7 @@ import pytest
 from fleet import Host
 
 from whoneeds.collector.clocks import Boot, ClockOffset, find_shifts, find_steps, settle_clocks
-from whoneeds.pipeline import _describe_clock
+from whoneeds.questions import _describe_clock
 
 SECOND = 1_000_000_000
 HOUR = 3600 * SECOND

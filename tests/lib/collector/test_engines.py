@@ -54,7 +54,7 @@ from whoneeds.model.evidence import (
     WireFlow,
 )
 from whoneeds.model.schema import table_name
-from whoneeds.pipeline import read_shipped_scorecard
+from whoneeds.sources import read_shipped_scorecard
 from whoneeds.store.columns import ibis_schema
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from shop import TRUTH, build_shop, collect, edges
 
-from whoneeds import pipeline
+from whoneeds import pipeline, sources
 from whoneeds.analysis.filters import Filters
 from whoneeds.model.conclusions import ApplicationInstance, Attribution, Dependency, LocalUse, ServiceTrait, ServiceUse
 from whoneeds.model.destinations import Destination, ReplicaSet
@@ -95,7 +95,7 @@ def test_location(tmp_path):
         pipeline.run_line(store, [incoming])
         found[None] = abroad in edges([row for row in store.rows(Dependency) if row["level"] == 4])
         for location in ("inside", "vpn", "all"):
-            made = pipeline.find_dependencies(store, Filters(location))
+            made = sources.find_dependencies(store, Filters(location))
             found[location] = abroad in edges(store.read(made.filter(made.level == 4)).to_pylist())
     assert found == {None: False, "inside": False, "vpn": True, "all": True}
 

@@ -152,7 +152,7 @@ def _judge_own(store: Path, known: Path | None, answers: Path | None, *, asks: b
     from whoneeds.evaluation.probe import ProbeSettings, plan_probe, probe
     from whoneeds.evaluation.repetition import sum_up
     from whoneeds.model.conclusions import ServiceUse
-    from whoneeds.pipeline import require
+    from whoneeds.sources import require
     from whoneeds.store.session import open_store
 
     if known is None and answers is None and not asks:

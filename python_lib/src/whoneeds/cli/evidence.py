@@ -8,7 +8,7 @@ from whoneeds.analysis.coverage import count_ends, count_unknown_ends, summarize
 from whoneeds.model.conclusions import Attribution
 from whoneeds.model.errors import StoreError
 from whoneeds.model.evidence import FlowRecord, Gap, SegmentHeader, SocketRecord
-from whoneeds.pipeline import find_clock_gaps
+from whoneeds.questions import find_clock_gaps
 from whoneeds.render.statement import state_blind_spots, state_observation
 from whoneeds.store.session import Store
 

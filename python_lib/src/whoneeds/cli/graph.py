@@ -75,7 +75,7 @@ def paths(
     product of the shares of its steps: so many of the instances on that host use the service.
     """
     from whoneeds.analysis.paths import PathLimits, walk_paths
-    from whoneeds.pipeline import find_net
+    from whoneeds.questions import find_net
     from whoneeds.render.paths import PATH_COLUMNS, PATH_NAMES, tell_ends, view_path
     from whoneeds.store.session import open_store
 
@@ -136,10 +136,11 @@ def who_needs(
     from whoneeds.analysis.hosts import fold_to_hosts
     from whoneeds.model.conclusions import Dependency, ServiceUse
     from whoneeds.model.schema import columns
-    from whoneeds.pipeline import choose_dependencies, find_naming, find_population
+    from whoneeds.questions import choose_dependencies, find_naming
     from whoneeds.render.consumers import CONSUMER_NAMES, consumer_columns, sort_consumers, tell_consumers
     from whoneeds.render.views import dependency_columns, name_ends, name_service, sort_dependencies
     from whoneeds.render.visible import make_visible
+    from whoneeds.sources import find_population
     from whoneeds.store.session import open_store
 
     shown = read_rows(app, service)
@@ -189,8 +190,9 @@ def destinations(
     from whoneeds.analysis.filters import Filters
     from whoneeds.model.destinations import Destination, ReplicaSet
     from whoneeds.model.schema import columns
-    from whoneeds.pipeline import find_naming, require
+    from whoneeds.questions import find_naming
     from whoneeds.render.consumers import DESTINATION_COLUMNS
+    from whoneeds.sources import require
     from whoneeds.store.session import open_store
 
     shown = read_rows(app, service)

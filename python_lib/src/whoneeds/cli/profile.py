@@ -152,7 +152,7 @@ def profile(
     --since to --until, by default the last slice, against all that was before.
     """
     from whoneeds.analysis.attempts import name_services
-    from whoneeds.pipeline import choose_dependencies, find_attempts
+    from whoneeds.questions import choose_dependencies, find_attempts
     from whoneeds.render.profiles import profile_columns, sort_profile
     from whoneeds.store.session import open_store
 

@@ -92,7 +92,7 @@ def connections(
     """
     from whoneeds.model.conclusions import Connection
     from whoneeds.model.schema import columns
-    from whoneeds.pipeline import find_connections
+    from whoneeds.questions import find_connections
     from whoneeds.render.views import CONNECTION_COLUMNS, sort_connections
     from whoneeds.store.session import open_store
 
@@ -143,7 +143,7 @@ def deps(
     """
     from whoneeds.model.conclusions import Dependency
     from whoneeds.model.schema import columns
-    from whoneeds.pipeline import choose_dependencies, find_naming
+    from whoneeds.questions import choose_dependencies, find_naming
     from whoneeds.render.folding import (
         find_sweeps,
         fold_local_daemons,
@@ -206,8 +206,8 @@ def _find_unix_needs(store: "Store", shown: Rows, filters: "Filters") -> list[di
     They are summed without their times and users, and are calls to the host itself.
     """
     from whoneeds.model.conclusions import LocalUse
-    from whoneeds.pipeline import require
     from whoneeds.render.views import view_unix_uses
+    from whoneeds.sources import require
 
     require(store, LocalUse, "whoneeds analyze")
     if filters.is_in_time or filters.users or filters.place == "outside":
@@ -246,7 +246,7 @@ def local(
 def _list(path: Any, record: type[Any], shown: "list[Shown]", form: Format, settings: "EngineSettings") -> None:
     """Print a table of the store."""
     from whoneeds.model.schema import columns
-    from whoneeds.pipeline import require
+    from whoneeds.sources import require
     from whoneeds.store.session import open_store
 
     names = [column.name for column in columns(record)]

@@ -16,14 +16,13 @@ from whoneeds.analysis.macroscope import Thresholds, extract_dependencies
 from whoneeds.analysis.slices import cut, lay_slices
 from whoneeds.evaluation.methods import METHODS, Key, Verdicts, count_samples, decide_by_macroscope
 from whoneeds.evaluation.observation import Observation
-from whoneeds.evaluation.scores import Score, hold_against_truth, score_claims
+from whoneeds.evaluation.rows import ALL, Row, ports_of, tell_calibration, tell_score
+from whoneeds.evaluation.scores import Score, score_claims
 from whoneeds.evaluation.seeded import judge_baselines
 from whoneeds.model.conclusions import ApplicationInstance, ServiceUse
 from whoneeds.scenario import TABLE_2, Population, PopulationSettings, make_population, observe
 
-Row = dict[str, Any]
-
-ALL, TWELVE = "all", "the twelve"
+TWELVE = "the twelve"
 _PERIODS_S = (5.0, 10.0, 20.0, 30.0)
 _SHARES = (0.05, 0.10)
 _TRACES = (10, 25, 50, 100, 250, 500, 1000, 2500)
@@ -111,23 +110,13 @@ def _look(question: Question, population: Population, period_s: float) -> _Sight
     return _Sight(replace(question, period_s=period_s), seen, population.truth, count_samples(seen))
 
 
-def _ports(keys: Any) -> frozenset[tuple[str, int]]:
-    """(application, port): both protocols count once."""
-    return frozenset((app, port) for app, _protocol, port in keys)
-
-
 def _score(sight: _Sight, verdicts: Verdicts, wanted: Callable[[str], bool]) -> Score:
-    claimed = _ports(key for key, verdict in verdicts.items() if verdict.static and wanted(key[0]))
-    true = _ports(key for key in sight.possible if wanted(key[0]))
+    claimed = ports_of(key for key, verdict in verdicts.items() if verdict.static and wanted(key[0]))
+    true = ports_of(key for key in sight.possible if wanted(key[0]))
     # what was seen too seldom to be asked for is no false alarm if it is found
-    rest = _ports(key for key in sight.truth if wanted(key[0])) - true
-    seen = _ports(key for key in verdicts if wanted(key[0])) | true
+    rest = ports_of(key for key in sight.truth if wanted(key[0])) - true
+    seen = ports_of(key for key in verdicts if wanted(key[0])) | true
     return score_claims(claimed - rest, true, seen - rest)
-
-
-def _as_row(method: str, scope: str, score: Score, **beside: Any) -> Row:
-    counts = {"found": score.found, "false": score.false, "missed": score.missed, "refused": score.refused}
-    return {"method": method, "scope": scope, **beside, **counts, **score.shares()}
 
 
 def _judge_methods(sight: _Sight) -> Iterator[Row]:
@@ -135,22 +124,22 @@ def _judge_methods(sight: _Sight) -> Iterator[Row]:
     for name, decide in METHODS.items():
         verdicts = decide(sight.observation)
         for scope, wanted in sight.scopes().items():
-            yield _as_row(name, scope, _score(sight, verdicts, wanted))
+            yield tell_score(name, scope, _score(sight, verdicts, wanted))
         if TWELVE in sight.scopes():
             for app in TABLE_2:
-                yield _as_row(name, app, _score(sight, verdicts, app.__eq__))
+                yield tell_score(name, app, _score(sight, verdicts, app.__eq__))
     for scope, wanted in sight.scopes().items():
         truth: dict[str, set[int]] = {}
-        for app, port in sorted(_ports(key for key in sight.possible if wanted(key[0]))):
+        for app, port in sorted(ports_of(key for key in sight.possible if wanted(key[0]))):
             truth.setdefault(app, set()).add(port)
         judged = judge_baselines(sight.observation.observed, {app: frozenset(ports) for app, ports in truth.items()})
         for row in judged:
             if row.application == ALL:
-                yield _as_row(row.method, scope, row.score)
+                yield tell_score(row.method, scope, row.score)
             elif scope == TWELVE:
-                yield _as_row(row.method, row.application, row.score)
-        every = _ports(key for key in sight.truth if wanted(key[0]))
-        yield {"method": "(not seen)", "scope": scope, "missed": len(every) - len(_ports(
+                yield tell_score(row.method, row.application, row.score)
+        every = ports_of(key for key in sight.truth if wanted(key[0]))
+        yield {"method": "(not seen)", "scope": scope, "missed": len(every) - len(ports_of(
             key for key in sight.possible if wanted(key[0]))), "true": len(every)}  # fmt: skip
 
 
@@ -160,12 +149,12 @@ def _judge_thresholds(sight: _Sight, period_s: float) -> Iterator[Row]:
         verdicts = decide_by_macroscope(sight.observation, Thresholds(users_share=share, instances_share=share))
         for scope, wanted in sight.scopes().items():
             score = _score(sight, verdicts, wanted)
-            yield _as_row(f"macroscope, {share:.0%}", scope, score, period_s=period_s)
+            yield tell_score(f"macroscope, {share:.0%}", scope, score, period_s=period_s)
     for name, decide in METHODS.items():
         if name != "macroscope":
             verdicts = decide(sight.observation)
             for scope, wanted in sight.scopes().items():
-                yield _as_row(name, scope, _score(sight, verdicts, wanted), period_s=period_s)
+                yield tell_score(name, scope, _score(sight, verdicts, wanted), period_s=period_s)
 
 
 def _converge(sight: _Sight) -> Iterator[Row]:
@@ -178,7 +167,7 @@ def _converge(sight: _Sight) -> Iterator[Row]:
         tables = sight.observation.only([places[at] for at in order[:number]])
         verdicts = decide_by_macroscope(sight.observation, tables=tables)
         for scope, wanted in sight.scopes().items():
-            yield _as_row("macroscope", scope, _score(sight, verdicts, wanted), traces=number)
+            yield tell_score("macroscope", scope, _score(sight, verdicts, wanted), traces=number)
 
 
 def _sweep(sight: _Sight) -> Iterator[Row]:
@@ -193,14 +182,14 @@ def _sweep(sight: _Sight) -> Iterator[Row]:
     for users_share, instances_share in sorted(lines):
         rule = Thresholds(users_share=users_share, instances_share=instances_share)
         score = _score(sight, decide_by_macroscope(sight.observation, rule, own), app.__eq__)
-        yield _as_row("macroscope", app, score, users_share=users_share, instances_share=instances_share)
+        yield tell_score("macroscope", app, score, users_share=users_share, instances_share=instances_share)
     seen = {key[0] for key in sight.seen}
     mixed = {key[0] for key in sight.seen if key not in sight.truth}
     for step_1 in _STEP_1:
         rule = Thresholds(transient_share=step_1)
         called = _called_mixed(sight, rule, (uses, instances))
         score = score_claims(frozenset(called), frozenset(mixed), frozenset(seen))
-        yield _as_row("macroscope, step 1", "applications", score, transient_share=step_1)
+        yield tell_score("macroscope, step 1", "applications", score, transient_share=step_1)
 
 
 def _called_mixed(sight: _Sight, thresholds: Thresholds, tables: tuple[Any, Any]) -> set[str]:
@@ -250,24 +239,9 @@ def _follow(sight: _Sight) -> Iterator[Row]:
 
 
 def _calibrate(sight: _Sight) -> Iterator[Row]:
-    """Probabilities and what came true, as sums by bin, so that seeds can be added up."""
+    """Probabilities and what came true."""
     for name, decide in METHODS.items():
-        held = {key: verdict.probability for key, verdict in decide(sight.observation).items()}
-        told = [(key, probability) for key, probability in held.items() if probability is not None]
-        if not told:
-            continue
-        probability = np.array([each for _key, each in told], dtype=np.float64)
-        true = np.array([key in sight.truth for key, _each in told])
-        for words, within in (("all", (0.0, 1.0)), ("0.05 to 0.95", (0.05, 0.95))):
-            made = hold_against_truth(probability, true, within=within)
-            for low, high, count, stated, share in zip(
-                made.low, made.high, made.count, made.stated, made.true_share, strict=True
-            ):
-                if count:
-                    yield {
-                        "method": name, "scope": words, "low": float(low), "high": float(high), "count": int(count),
-                        "stated_sum": float(stated * count), "true": round(float(share * count)),
-                    }  # fmt: skip
+        yield from tell_calibration(name, decide(sight.observation), sight.truth)
 
 
 #: What can be asked for, by name. Table 3 looks at each population anew, and is made in `evaluate`.

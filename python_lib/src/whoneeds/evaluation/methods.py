@@ -12,7 +12,7 @@ from whoneeds.analysis.macroscope import Thresholds, extract_dependencies
 from whoneeds.collector.traits import find_traits
 from whoneeds.model.conclusions import ApplicationInstance, ServiceUse
 from whoneeds.model.evidence import FlowRecord, NameRecord, ProcessRecord, SocketRecord
-from whoneeds.pipeline import read_shipped_scorecard
+from whoneeds.sources import read_shipped_scorecard
 
 #: (application, protocol, port).
 Key = tuple[str, str, int]

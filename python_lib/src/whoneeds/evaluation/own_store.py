@@ -6,21 +6,18 @@ such a dependency is charged with a false alarm. How many labels are assumed is 
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from whoneeds.evaluation.known_services import BY, Key, Label
-from whoneeds.evaluation.methods import METHODS, Verdicts
+from whoneeds.evaluation.methods import METHODS
 from whoneeds.evaluation.own_data import collect_packets
-from whoneeds.evaluation.scores import Score, hold_against_truth, score_claims
+from whoneeds.evaluation.rows import ALL, Row, ports_of, tell_calibration, tell_score
+from whoneeds.evaluation.scores import Score, score_claims
 from whoneeds.evaluation.seeded import judge_packets
 from whoneeds.store.session import Store
-
-Row = dict[str, Any]
-_ALL = "all"
 
 
 class StoreTables:
@@ -74,46 +71,20 @@ def evaluate_store(store: Store, labels: Mapping[Key, Label]) -> list[Row]:
     rows: list[Row] = []
     for name, decide in METHODS.items():
         verdicts = decide(tables)
-        claimed = _ports(key for key, verdict in verdicts.items() if verdict.static)
-        rows.append(_as_row("table2", name, score_claims(claimed, _ports(truth), _ports(labels) | claimed)))
-        rows += _calibrate(name, verdicts, truth)
+        claimed = ports_of(key for key, verdict in verdicts.items() if verdict.static)
+        rows.append(_in_table_2(name, score_claims(claimed, ports_of(truth), ports_of(labels) | claimed)))
+        rows += [{"part": "calibration", **row} for row in tell_calibration(name, verdicts, truth)]
     packets = collect_packets(tables.table, tables.read_columns)
     of_app: dict[str, set[int]] = {}
     for app, _protocol, port in sorted(truth):
         of_app.setdefault(app, set()).add(port)
     judged = judge_packets(packets.trace, packets.offered, {app: frozenset(ports) for app, ports in of_app.items()})
-    rows += [_as_row("table2", row.method, row.score) for row in judged if row.application == _ALL]
+    rows += [_in_table_2(row.method, row.score) for row in judged if row.application == ALL]
     by = Counter(each.by for each in labels.values())
     static = Counter(each.by for each in labels.values() if each.static)
-    rows += [{"part": "labels", "method": word, "scope": _ALL, "count": by[word], "true": static[word]} for word in BY]
+    rows += [{"part": "labels", "method": word, "scope": ALL, "count": by[word], "true": static[word]} for word in BY]
     return rows
 
 
-def _ports(keys: Iterable[Key]) -> frozenset[tuple[str, int]]:
-    """(application, port): both protocols count once (Macroscope, Table 2)."""
-    return frozenset((app, port) for app, _protocol, port in keys)
-
-
-def _as_row(part: str, method: str, score: Score) -> Row:
-    counts = {"found": score.found, "false": score.false, "missed": score.missed, "refused": score.refused}
-    return {"part": part, "method": method, "scope": _ALL, **counts, **score.shares()}
-
-
-def _calibrate(name: str, verdicts: Verdicts, truth: frozenset[Key]) -> list[Row]:
-    told = [(key, verdict.probability) for key, verdict in verdicts.items() if verdict.probability is not None]
-    if not told:
-        return []
-    probability = np.array([each for _key, each in told], dtype=np.float64)
-    true = np.array([key in truth for key, _each in told])
-    rows: list[Row] = []
-    for words, within in (("all", (0.0, 1.0)), ("0.05 to 0.95", (0.05, 0.95))):
-        made = hold_against_truth(probability, true, within=within)
-        for low, high, count, stated, share in zip(
-            made.low, made.high, made.count, made.stated, made.true_share, strict=True
-        ):
-            if count:
-                rows.append({
-                    "part": "calibration", "method": name, "scope": words, "low": float(low), "high": float(high),
-                    "count": int(count), "stated_sum": float(stated * count), "true": round(float(share * count)),
-                })  # fmt: skip
-    return rows
+def _in_table_2(method: str, score: Score) -> Row:
+    return {"part": "table2", **tell_score(method, ALL, score)}

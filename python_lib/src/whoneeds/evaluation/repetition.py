@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from whoneeds import __version__
-from whoneeds.evaluation.macroscope import Question, Row, evaluate
+from whoneeds.evaluation.macroscope import Question, evaluate
+from whoneeds.evaluation.rows import Row
 from whoneeds.evaluation.scores import mean_interval
 from whoneeds.model.errors import SettingsError
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Conclusions: what the controller makes of evidence. Each says what it rests on.
 
+Long, because it is one vocabulary: each record is a list of columns with their meaning, and nothing else is here.
+
 Words: ``dependent`` needs ``depends_on``; ``host`` is an inventory name; ``app`` is an application's name;
 ``*_share`` lies in [0, 1].
 """
