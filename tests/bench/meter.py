@@ -94,11 +94,24 @@ def write_capture(path: Path, flows: int, *, whole: bool) -> None:
 _DATA = bytes(_PAYLOAD_BYTES)
 
 
+def _sequence(step: int) -> int:
+    """Where in its stream a packet stands: two that open, one that acknowledges, then each end in turn sends data."""
+    return 1000 if step < 2 else 1001 + max(step - 3, 0) // 2 * _PAYLOAD_BYTES
+
+
+def _length(step: int) -> int:
+    """How much of its stream a packet takes; opening and closing take one."""
+    if step == 2:
+        return 0
+    return _PAYLOAD_BYTES if 2 < step < _PACKETS_A_FLOW - 2 else 1
+
+
 def packet_of(number: int, step: int) -> bytes:
     """One packet of a conversation: opening, questions and answers in turn, closing."""
     last = _PACKETS_A_FLOW - 1
     from_caller = step % 2 == 0
-    sent, received = (step - 1) // 2 * _PAYLOAD_BYTES, max(step - 2, 0) // 2 * _PAYLOAD_BYTES
+    sequence = _sequence(step)
+    acknowledged = 0 if step == 0 else _sequence(step - 1) + _length(step - 1)
     flags, payload = 16, b""
     if step < 2:
         flags = 2 if step == 0 else 18
@@ -110,7 +123,7 @@ def packet_of(number: int, step: int) -> bytes:
     ports = struct.pack("!HH", 20_000 + number // 60_000 * 7 + number % 40_000, 443)
     if not from_caller:
         caller, server, ports = server, caller, ports[2:] + ports[:2]
-    numbers = struct.pack("!II", (1000 + max(sent, 0)) & 0xFFFFFFFF, (1001 + received) & 0xFFFFFFFF)
+    numbers = struct.pack("!II", sequence, acknowledged)
     body = ports + numbers + struct.pack("!BBHHH", 80, flags, 65535, 0, 0) + payload
     header = struct.pack("!BBHHHBBH4s4s", 69, 0, 20 + len(body), number & 0xFFFF, 16384, 64, 6, 0, caller, server)
     words = struct.unpack("!10H", header)

@@ -81,6 +81,17 @@ def test_weights_are_added_up_by_hand():
     assert transient["grounds"] == "used by 1 of 20 instances; 7 other ports near it; 0 of 1 places have names"
 
 
+def test_kinds_change_where_the_scorecard_says():
+    """A need is static from the very probability that is named, and one seen once is undecided below the upper one."""
+    row = trait(support=2, population=10, near_services=0, named_destinations=1)
+    for static_from, kind in ((0.6, "static"), (0.61, "transient")):
+        (found,) = apply([row], {**BY_HAND, "static_from": static_from})
+        assert (found["probability"], found["kind"]) == (0.6, kind)
+    for undecided, kind in (([0.6, 0.8], "unclassified"), ([0.2, 0.6], "static")):
+        (found,) = apply([{**row, "flows": 1}], {**BY_HAND, "undecided": undecided})
+        assert found["kind"] == kind
+
+
 @settings(max_examples=8, deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 40), st.integers(0, 40), st.integers(0, 30)), min_size=1, max_size=12))
 def test_every_row_is_what_a_loop_makes_of_its_values(drawn):

@@ -73,6 +73,22 @@ def test_filters(whoneeds, shop, options, found):
     assert done.code == 0
 
 
+def test_another_method_decides_anew(whoneeds, shop):
+    """Asked for evidence, deps gives each need a probability and its grounds, and the stored rule stays as it was."""
+    rows = json.loads(
+        whoneeds("deps", "--store", shop / "store", "--level", 1, "--method", "evidence", "--format", "json").out
+    )
+    assert len(rows) == len(TRUTH)
+    for row in rows:
+        assert (row["method"], row["reason"]) in {("evidence", "weighed"), ("evidence", "too_little")}
+        assert 0 < row["probability"] < 1
+        assert row["grounds"]
+        if row["reason"] == "weighed":
+            assert (row["kind"] == "static") == (row["probability"] >= 0.5)
+    stored = json.loads(whoneeds("deps", "--store", shop / "store", "--level", 1, "--format", "json").out)
+    assert {(row["method"], row["probability"], row["grounds"]) for row in stored} == {("macroscope", None, None)}
+
+
 def test_connections(whoneeds, shop):
     """Connections name both ends, and have exactly the columns of the record."""
     done = whoneeds("connections", "--store", shop / "store", "--format", "json")

@@ -2,15 +2,21 @@
 """The evaluation on populations with truth: what it counts, that it goes on where it was, and how it is told."""
 
 import json
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from whoneeds.cli.main import main
 from whoneeds.evaluation import macroscope
 from whoneeds.evaluation.macroscope import PARTS, Question, evaluate
+from whoneeds.evaluation.methods import Verdict
 from whoneeds.evaluation.repetition import sum_up, walk_seeds
+from whoneeds.evaluation.rows import tell_calibration
 from whoneeds.model.errors import SettingsError
 from whoneeds.scenario import make_population, observe, preset
 
@@ -32,6 +38,25 @@ def test_counts_add_up_to_what_is_true() -> None:
     (row,) = [row for row in rows if row["method"] == "macroscope" and row["scope"] == "all"]
     assert len(seen) > 5
     assert row["found"] + row["missed"] == len(seen)
+
+
+def test_what_was_seen_too_seldom_is_neither_missed_nor_false() -> None:
+    """Asked for what was seen in many samples only, a true dependency seen in fewer is left out of all counts."""
+    every, often = (evaluate(Question(population=_FEW.population, seen_at_least=least), 3) for least in (1, 20))
+    all_of, often_of = (
+        next(row for row in rows if row["method"] == "macroscope" and row["scope"] == "all") for rows in (every, often)
+    )
+    assert 0 < often_of["found"] + often_of["missed"] < all_of["found"] + all_of["missed"]
+    assert (often_of["false"], often_of["refused"]) == (all_of["false"], all_of["refused"])
+
+
+def test_sure_probabilities_cannot_hide_the_middle() -> None:
+    """Beside all probabilities those from 0.05 to 0.95 are judged by themselves, and methods without any are not."""
+    verdicts = {("a", "tcp", port): Verdict(True, p) for port, p in enumerate((0.01, 0.05, 0.5, 0.95, 0.99))}
+    rows = list(tell_calibration("m", verdicts, frozenset()))
+    counts = {scope: sum(row["count"] for row in rows if row["scope"] == scope) for scope in ("all", "0.05 to 0.95")}
+    assert counts == {"all": 5, "0.05 to 0.95": 3}
+    assert list(tell_calibration("m", {("a", "tcp", 1): Verdict(True)}, frozenset())) == []
 
 
 def test_every_table_and_figure_has_rows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,6 +81,23 @@ def test_an_evaluation_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.
     (row,) = [row for row in summed if (row["part"], row["method"], row["scope"]) == ("table2", "macroscope", "all")]
     assert row["seeds"] == 2
     assert row["found_share_low"] <= row["found_share"] <= row["found_share_high"]
+
+
+def test_workers_end_with_who_started_them() -> None:
+    """Killed at once, an evaluation leaves no process behind that works on."""
+    words = ["-m", "whoneeds", "eval", "macroscope", "--scenario", "servers", "--seeds", "2", "--processes", "2"]
+    with subprocess.Popen([sys.executable, *words], stderr=subprocess.DEVNULL) as begun:
+        started = psutil.Process(begun.pid)
+        until_s = time.monotonic() + 60
+        while sum(child.cpu_times().user > 0.5 for child in started.children()) < 2 and time.monotonic() < until_s:
+            time.sleep(0.1)
+        workers = started.children()
+        begun.kill()
+    assert len(workers) >= 2
+    _ended, alive = psutil.wait_procs(workers, timeout=20)
+    for worker in alive:
+        worker.kill()
+    assert not alive
 
 
 def test_answers_to_another_question_are_not_taken(tmp_path: Path) -> None:

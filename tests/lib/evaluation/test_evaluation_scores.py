@@ -67,6 +67,12 @@ def test_honest_probabilities_have_no_error() -> None:
     assert boast > 0.1
 
 
+def test_full_bins_count_for_more() -> None:
+    """The calibration error of three right and one wrong by 0.4 is 0.1, whichever bins they are in."""
+    error = hold_against_truth(np.array([1.0, 1.0, 1.0, 0.4]), np.array([True, True, True, False])).error
+    assert error == pytest.approx(0.1)
+
+
 def test_no_probabilities_have_no_error() -> None:
     """An empty diagram has no calibration error, not one of zero."""
     assert hold_against_truth(np.zeros(3), np.zeros(3, dtype=bool), within=(0.05, 0.95)).error is None

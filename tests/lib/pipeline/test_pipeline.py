@@ -3,6 +3,7 @@
 
 import inspect
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,22 @@ def test_steps_are_told_in_order(walked):
     assert tables == ["segment", *(table_name(record) for record in derived)]
     empty = {table for step in walked[1] for table in step.rows if not step.rows[table]}
     assert empty == {table_name(ReplicaSet)}
+
+
+def test_evidence_goes_to_the_facts(walked, tmp_path):
+    """Analysed by evidence, the facts say how probable each need is and on what grounds; by the rule they do not."""
+    shutil.copytree(walked[0] / "store", tmp_path / "store")
+    with open_store(tmp_path / "store", write=True) as store:
+        by_rule = pipeline.facts(store)
+        pipeline.dependencies(store, method="evidence")
+        weighed = pipeline.facts(store)
+    assert (by_rule["method"], weighed["method"]) == ("macroscope", "evidence")
+    before, after = (
+        [need for host in document["hosts"].values() for need in host["needs"]] for document in (by_rule, weighed)
+    )
+    assert len(before) == len(after) > 3
+    assert {(need["probability"], need["grounds"]) for need in before} == {(None, None)}
+    assert all(0 < need["probability"] < 1 and need["grounds"] for need in after)
 
 
 def test_walking_again_changes_nothing(walked):

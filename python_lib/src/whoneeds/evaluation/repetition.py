@@ -4,6 +4,7 @@
 import json
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
@@ -65,7 +66,8 @@ def walk_seeds(
     if left:
         # fresh processes: threads of engines and a fork do not go together
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(processes or _processes(), len(left)), mp_context=context) as pool:
+        count = min(processes or _processes(), len(left))
+        with ProcessPoolExecutor(count, mp_context=context, initializer=_end_with_parent) as pool:
             asked = {pool.submit(evaluate, question, seed): seed for seed in left}
             try:
                 for each in as_completed(asked):
@@ -78,6 +80,19 @@ def walk_seeds(
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
     return [{"seed": seed, **row} for seed in seeds for row in done[seed]]
+
+
+def _end_with_parent() -> None:
+    """Let a worker end when who started it is gone: a pool whose parent was killed would work on for nobody."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _processes() -> int:
