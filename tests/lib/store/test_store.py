@@ -336,3 +336,18 @@ def test_each_table_has_one_home() -> None:
     assert table_name(FlowRecord) in DERIVED
     assert table_name(Dependency) in DERIVED
     assert table_name(SocketRecord) not in DERIVED
+
+
+def test_no_progress_is_drawn_into_answers(tmp_path):
+    """Where DuckDB takes a program for a session with a person, it draws no bar on standard output all the same."""
+    program = (
+        "import sys; from pathlib import Path; from whoneeds.store import open_store\n"
+        "with open_store(Path(sys.argv[1]), create=True, write=True) as store:\n"
+        "    con = store._engine.backend.con\n"
+        "    print(con.execute(\"SELECT current_setting('enable_progress_bar')\").fetchone()[0])\n"
+    )
+    # a program without a file is what DuckDB takes for one
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "store")], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "False\n"

@@ -32,6 +32,8 @@ class Observation:
         # what does not fit into memory goes there and away again; by default it would stay where the user stands
         self._spill = tempfile.TemporaryDirectory(prefix="whoneeds-eval-")
         self._connection = ibis.duckdb.connect(":memory:", threads=threads, temp_directory=self._spill.name)
+        # it would be drawn into the answer on standard output
+        self._connection.con.execute("SET enable_progress_bar = false")
         self._tables: dict[type[Any], Any] = {}
         self._kept = 0
 

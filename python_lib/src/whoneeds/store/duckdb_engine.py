@@ -38,6 +38,7 @@ class DuckDBEngine:
             ("temp_directory", str(scratch)),
             ("threads", settings.threads),
             ("preserve_insertion_order", False),
+            ("enable_progress_bar", False),  # it would be drawn into answers on standard output
             ("enable_external_file_cache", False),  # a file of this store may be replaced under its name
             ("autoinstall_known_extensions", False),
             ("autoload_known_extensions", False),
